@@ -34,7 +34,6 @@ class Head:
         function: FunctionBacklog,
         row_id: int,
         invocation: Invocation,
-        *,
         file: str = "",
         delayed: bool = False,
     ) -> None:

@@ -9,10 +9,10 @@ from hashlib import blake2b
 from eventd.clock import Clock
 from eventd.model.invocation import Invocation
 from eventd.store.interface import Progress
-from eventd.store.sqlite.backlog import Backlog, Head
+from eventd.store.sqlite.backlog import Backlog, FunctionBacklog, Head
 from eventd.store.sqlite.disk import Disk
 from eventd.store.sqlite.payloads import INLINE_BYTES, PayloadFiles
-from eventd.store.sqlite.queue_jobs import Put, PutJob
+from eventd.store.sqlite.queue_jobs import PutJob
 from eventd.store.sqlite.queue_reads import Restored
 from eventd.store.sqlite.rows import Owner, encode
 from eventd.store.sqlite.writer import Writer
@@ -39,7 +39,7 @@ class Intake:
         self._backlog = backlog
         self._changed = changed
         self._loop = asyncio.get_running_loop()
-        self._owners: dict[tuple[str, str, str], Owner] = {}
+        self._functions: dict[tuple[str, str, str], FunctionBacklog] = {}
         self._unstored: set[Owner] = set()
         self._next_no = 1
         self._next_sequence = 1
@@ -52,10 +52,11 @@ class Intake:
     def restored(self, found: Restored) -> None:
         """At the start: a function that left rows."""
         owner = found.owner
-        self._owners[owner.service, owner.function, owner.incarnation] = owner
+        function = self._backlog.function(owner)
+        self._functions[owner.service, owner.function, owner.incarnation] = function
         self._next_no = max(self._next_no, owner.no + 1)
         self._next_sequence = max(self._next_sequence, found.highest + 1)
-        self._backlog.restored(self._backlog.function(owner), found.rows, found.delayed)
+        self._backlog.restored(function, found.rows, found.delayed)
 
     def next_row_id(self, owner: Owner) -> int:
         """An id behind all others of ``owner``."""
@@ -76,9 +77,12 @@ class Intake:
         size = len(invocations)
         self._in_flight += size
         try:
-            files = await self.write_large(invocations)
-            put = self._submit(invocations, files, progress)
-            return await put.future
+            files: Sequence[str] = ()
+            for invocation in invocations:
+                if len(invocation.payload) > INLINE_BYTES:
+                    files = await self.write_large(invocations)
+                    break
+            return await self._submit(invocations, files, progress)
         finally:
             self._in_flight -= size
             if not self._room.is_set():
@@ -90,8 +94,6 @@ class Intake:
         A cancel may leave files without a row; the next start removes them.
         """
         large = [one.payload for one in invocations if len(one.payload) > INLINE_BYTES]
-        if not large:
-            return [""] * len(invocations)
         try:
             names = iter(await asyncio.to_thread(self._files.write, large))
         except OSError as error:
@@ -99,42 +101,45 @@ class Intake:
         return [next(names) if len(one.payload) > INLINE_BYTES else "" for one in invocations]
 
     def _submit(
-        self, invocations: Sequence[Invocation], files: list[str], progress: Progress | None
-    ) -> Put:
+        self, invocations: Sequence[Invocation], files: Sequence[str], progress: Progress | None
+    ) -> asyncio.Future[Sequence[Invocation]]:
         now_ms = self._clock.time_ms()
         heads = []
         rows = []
-        for invocation, file in zip(invocations, files, strict=True):
-            owner = self._owner(invocation)
-            row_id = self.next_row_id(owner)
+        keyed = []
+        for index, invocation in enumerate(invocations):
+            file = files[index] if files else ""
+            function = self._functions.get(
+                (invocation.service, invocation.function, invocation.incarnation)
+            ) or self._new_function(invocation)
+            row_id = function.owner.first_id + self._next_sequence
+            self._next_sequence += 1
             delayed = invocation.due_ms > now_ms and not invocation.ordering_key
-            function = self._backlog.function(owner)
-            heads.append(Head(function, row_id, invocation, file=file, delayed=delayed))
+            heads.append(Head(function, row_id, invocation, file, delayed))
             rows.append(encode(row_id, invocation, file))
-        put = Put(heads, self._loop.create_future())
+            if invocation.event_id:
+                keyed.append((_event_key(invocation), invocation.trigger_id, row_id))
         job = self._job
         if job is None:
             job = PutJob(self._seal, self._done, now_ms)
             self._writer.submit(job)
             self._job = job
-        job.puts.append(put)
+        future: asyncio.Future[Sequence[Invocation]] = self._loop.create_future()
+        job.puts.append((heads, invocations, future))
         job.rows += rows
-        for head in heads:
-            if head.invocation.event_id:
-                key = _event_key(head.invocation)
-                job.keyed.append((key, head.invocation.trigger_id, head.row_id))
+        if keyed:
+            job.keyed += keyed
         if progress is not None:
             job.progress.append(progress)
-        return put
+        return future
 
-    def _owner(self, invocation: Invocation) -> Owner:
+    def _new_function(self, invocation: Invocation) -> FunctionBacklog:
         key = (invocation.service, invocation.function, invocation.incarnation)
-        owner = self._owners.get(key)
-        if owner is None:
-            owner = self._owners[key] = Owner(self._next_no, *key)
-            self._next_no += 1
-            self._unstored.add(owner)
-        return owner
+        owner = Owner(self._next_no, *key)
+        self._next_no += 1
+        self._unstored.add(owner)
+        function = self._functions[key] = self._backlog.function(owner)
+        return function
 
     def _seal(self) -> None:
         if self._job is not None:
@@ -149,32 +154,31 @@ class Intake:
         now_ms = self._clock.time_ms()
         backlog = self._backlog
         left_over: list[str] = []
-        for put in job.puts:
-            new = []
-            for head in put.heads:
-                if skipped and head.row_id in skipped:
-                    if head.file:
-                        left_over.append(head.file)
-                    continue
-                new.append(head.invocation)
+        for heads, invocations, future in job.puts:
+            new = invocations
+            if skipped:
+                left_over += [head.file for head in heads if head.file and head.row_id in skipped]
+                heads = [head for head in heads if head.row_id not in skipped]
+                new = [head.invocation for head in heads]
+            for head in heads:
                 if head.delayed:
                     backlog.added_delayed(head)
                 else:
                     backlog.added(head, now_ms)
-            if not put.future.done():
-                put.future.set_result(new)
+            if not future.done():
+                future.set_result(new)
         if left_over:
             self._loop.run_in_executor(None, self._files.remove, left_over)
         self._changed()
 
     def _fail(self, job: PutJob, error: BaseException) -> None:
-        files = [head.file for put in job.puts for head in put.heads if head.file]
+        files = [head.file for heads, _, _ in job.puts for head in heads if head.file]
         if files:
             self._loop.run_in_executor(None, self._files.remove, files)
-        for put in job.puts:
-            if not put.future.done():
-                put.future.set_exception(error)
-                put.future.exception()  # the caller may have been cancelled
+        for _, _, future in job.puts:
+            if not future.done():
+                future.set_exception(error)
+                future.exception()  # the caller may have been cancelled
 
 
 def _event_key(invocation: Invocation) -> str:

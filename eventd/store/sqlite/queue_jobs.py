@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from array import array
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -113,12 +112,8 @@ def letter_row(row_id: int, letter: DeadLetter, file: str) -> LetterRow:
     )
 
 
-@dataclass(slots=True, eq=False)
-class Put:
-    """One call of ``Queue.put``."""
-
-    heads: list[Head]
-    future: asyncio.Future[Sequence[Invocation]]
+Put = tuple[list[Head], Sequence[Invocation], asyncio.Future[Sequence[Invocation]]]
+"""One call of ``Queue.put``."""
 
 
 class PutJob(Job[frozenset[int]]):
@@ -156,9 +151,9 @@ class PutJob(Job[frozenset[int]]):
         rows = []
         delayed = []
         files = []
-        heads = chain.from_iterable(put.heads for put in self.puts)
+        heads = chain.from_iterable(put[0] for put in self.puts)
         for head, row in zip(heads, self.rows, strict=True):
-            if row[0] in skipped:
+            if skipped and row[0] in skipped:
                 continue
             if head.delayed:
                 delayed.append((*row, head.function.owner.no, head.invocation.due_ms))

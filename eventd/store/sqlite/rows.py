@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from zlib import crc32
 
@@ -12,8 +12,6 @@ from eventd.model.invocation import Invocation
 
 SEQUENCE_BITS = 40
 """A row id is the function's number in the high bits, its sequence in these."""
-
-FIRST = (1 << SEQUENCE_BITS) - 1
 
 CORRUPT = "Corrupt"
 """Reason of the dead letter that a damaged row becomes."""
@@ -28,13 +26,12 @@ class Owner:
     function: str
     incarnation: str
 
-    @property
-    def first_id(self) -> int:
-        return self.no << SEQUENCE_BITS
+    first_id: int = field(init=False, compare=False)
+    last_id: int = field(init=False, compare=False)
 
-    @property
-    def last_id(self) -> int:
-        return self.first_id | FIRST
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "first_id", self.no << SEQUENCE_BITS)
+        object.__setattr__(self, "last_id", (self.no + 1 << SEQUENCE_BITS) - 1)
 
 
 Row = tuple[int, str, bytes, int]

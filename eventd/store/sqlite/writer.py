@@ -18,13 +18,12 @@ import apsw
 
 from eventd.metrics import Metrics
 from eventd.store.interface import StoreFailed
-from eventd.store.sqlite.connection import open_writing
+from eventd.store.sqlite.connection import PAGE_BYTES, open_writing
 from eventd.store.sqlite.disk import Disk
 
 PASSIVE_BYTES = 16 << 20
 TRUNCATE_BYTES = 256 << 20
 IDLE_S = 1.0
-PAGE_BYTES = 4096
 
 T = TypeVar("T")
 
