@@ -100,7 +100,7 @@ async def open_store(
         )
         stack.callback(queue.close)
         await queue.restore()
-        history = SqliteHistory(history_file, clock, metrics, settings.logs)
+        history = SqliteHistory(history_file, disk, clock, metrics, settings.logs)
         stack.push_async_callback(history.aclose)
         await history.load()
         store = Store(

@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import fields
+from functools import partial
 from operator import attrgetter
 
 import apsw
@@ -18,6 +19,7 @@ from eventd.store.interface import StoreFailed
 from eventd.store.sqlite import blocks
 from eventd.store.sqlite.blocks import Search
 from eventd.store.sqlite.connection import open_reading
+from eventd.store.sqlite.disk import Disk
 from eventd.store.sqlite.writer import CallJob, Writer
 
 FLUSH_S = 0.2
@@ -37,13 +39,27 @@ _NAMES = _FIRST + tuple(
 _as_entry: Callable[[InvocationRecord], blocks.Entry] = attrgetter(*_NAMES)
 
 
+def _append(
+    first_seq: int, records: Sequence[InvocationRecord], connection: apsw.Connection
+) -> int:
+    following = blocks.append(connection, first_seq, [_as_entry(record) for record in records])
+    blocks.pack(connection)
+    return following
+
+
 class SqliteHistory:
     """``History`` on ``history.db``."""
 
     def __init__(
-        self, writer: Writer, clock: Clock, metrics: Metrics, settings: LogSettings
+        self,
+        writer: Writer,
+        disk: Disk,
+        clock: Clock,
+        metrics: Metrics,
+        settings: LogSettings,
     ) -> None:
         self._writer = writer
+        self._disk = disk
         self._clock = clock
         self._metrics = metrics
         self._settings = settings
@@ -51,12 +67,12 @@ class SqliteHistory:
         self._unsaved: deque[InvocationRecord] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._saving: asyncio.Future[int] | None = None
-        self._next_id = 1
+        self._next_seq = 1
         self._listeners: list[Callable[[], None]] = []
 
     async def load(self) -> None:
         """Find the end of what is stored. Once, before anything else."""
-        self._next_id = await self._writer.call(blocks.last_id) + 1
+        self._next_seq = await self._writer.call(blocks.next_seq)
 
     def add(self, record: InvocationRecord) -> None:
         self._unsaved.append(record)
@@ -95,6 +111,11 @@ class SqliteHistory:
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
+    @property
+    def next_seq(self) -> int:
+        """The position of the next record; those before it are stored."""
+        return self._next_seq
+
     async def flush(self) -> None:
         """Raises ``StoreFailed`` if they could not be stored; those are counted as dropped."""
         while self._unsaved or self._saving is not None:
@@ -107,7 +128,8 @@ class SqliteHistory:
         """Keep to the limits of time and size, until cancelled."""
         while True:
             await asyncio.sleep(PRUNE_EVERY_S)
-            await self._writer.call(self._prune)
+            if self._disk.failed is None:
+                await self._writer.call(self._prune)
 
     async def aclose(self) -> None:
         """Store what was added. What the disk refuses is counted as dropped."""
@@ -126,12 +148,7 @@ class SqliteHistory:
     def _save(self) -> None:
         records = list(self._unsaved)
         self._unsaved.clear()
-        first_id = self._next_id
-        job = CallJob(
-            lambda c: blocks.append(c, first_id, [_as_entry(record) for record in records]),
-            self._saved,
-            intake=True,
-        )
+        job = CallJob(partial(_append, self._next_seq, records), self._saved, intake=True)
         job.future.add_done_callback(lambda done: self._after_save(done, len(records)))
         self._saving = job.future
         try:
@@ -139,8 +156,8 @@ class SqliteHistory:
         except StoreFailed as failure:
             job.failed(failure)
 
-    def _saved(self, next_id: int) -> None:
-        self._next_id = next_id
+    def _saved(self, next_seq: int) -> None:
+        self._next_seq = next_seq
         for listener in tuple(self._listeners):
             listener()
 

@@ -128,13 +128,17 @@ class SqliteQueue:
             raise
 
     async def finish(self, invocation_id: str) -> None:
+        job = self._settle_job()
         head = self._settle(invocation_id)
-        await self._submit_end(head)
+        job.removed[head.delayed].append(head.row_id)
+        if head.file:
+            job.files.append(head.file)
+        await self._wait(job, head, lambda: self._backlog.ended(head, self._clock.time_ms()))
 
     async def retry(self, invocation: Invocation) -> None:
-        head = self._settle(invocation.id)
-        function = head.function
         job = self._settle_job()
+        head = self._claimed[invocation.id]
+        function = head.function
         if invocation.ordering_key:
             again = Head(function, head.row_id, invocation, file=head.file)
             job.replaced.append(encode(head.row_id, invocation, head.file))
@@ -144,6 +148,7 @@ class SqliteQueue:
             row = encode(row_id, invocation, head.file)
             job.removed[head.delayed].append(head.row_id)
             job.delayed.append((*row, function.owner.no, invocation.due_ms))
+        self._settle(invocation.id)
         await self._wait(job, head, lambda: self._backlog.again(again, self._clock.time_ms()))
 
     def release(self, invocation_id: str) -> None:
@@ -156,8 +161,6 @@ class SqliteQueue:
         file = head.file if head is not None else ""
         if head is None:
             (file,) = await self._intake.write_large([letter.invocation])
-        else:
-            self._settle(letter.invocation.id)
         job = self._settle_job()
         job.letters.append(self._letters.row(letter, file))
         if head is None:
@@ -165,8 +168,8 @@ class SqliteQueue:
                 job.new_files.append(file)
             await self._wait(job, None, lambda: self._letters.added(1))
             return
-        job.removed[head.delayed].append(head.row_id)
-        ended = head
+        ended = self._settle(letter.invocation.id)
+        job.removed[ended.delayed].append(ended.row_id)
 
         def after() -> None:
             self._letters.added(1)
@@ -226,13 +229,6 @@ class SqliteQueue:
         head = self._claimed.pop(invocation_id)
         self._settling.add(head.row_id)
         return head
-
-    async def _submit_end(self, head: Head) -> None:
-        job = self._settle_job()
-        job.removed[head.delayed].append(head.row_id)
-        if head.file:
-            job.files.append(head.file)
-        await self._wait(job, head, lambda: self._backlog.ended(head, self._clock.time_ms()))
 
     def _settle_job(self) -> SettleJob:
         job = self._job
