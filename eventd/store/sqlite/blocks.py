@@ -82,9 +82,9 @@ def append(connection: apsw.Connection, first_seq: int, entries: Sequence[Entry]
     return first_seq + len(entries)
 
 
-def pack(connection: apsw.Connection) -> tuple[int, list[Entry]] | None:
-    """Make one full block of the oldest small ones. Its id and entries, ``None`` if there are not
-    enough entries for one yet."""
+def pack(connection: apsw.Connection, *, read: bool = True) -> tuple[int, Sequence[Entry]] | None:
+    """Make one full block of the oldest small ones. Its id and (``read``) its entries; ``None`` if
+    there are not enough entries for one yet."""
     start = connection.execute(DONE_TO).get
     rows = select(connection, UNPACKED, (start, ENTRIES_PER_BLOCK))
     total = used = 0
@@ -96,7 +96,9 @@ def pack(connection: apsw.Connection) -> tuple[int, list[Entry]] | None:
     if total < ENTRIES_PER_BLOCK:
         return None
     ids = [row[0] for row in rows[:used]]
-    packed = [entry for block_id in ids for entry in read_block(connection, block_id)]
+    packed: Sequence[Entry] = ()
+    if read or used > 1:
+        packed = [entry for block_id in ids for entry in read_block(connection, block_id)]
     if used > 1:
         connection.execute(REMOVE, (ids[0], ids[-1]))
         _add(connection, ids[0], packed)
@@ -152,9 +154,9 @@ def read_block(connection: apsw.Connection, block_id: int) -> list[Entry]:
 
 
 def next_seq(connection: apsw.Connection) -> int:
-    """The first free position, at least 1."""
+    """The first free position, at least 1; it never goes back, also when all blocks are gone."""
     found: int | None = connection.execute(END).get
-    return found or 1
+    return max(found or 1, packed_to(connection))
 
 
 def packed_to(connection: apsw.Connection) -> int:

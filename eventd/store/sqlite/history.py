@@ -43,7 +43,8 @@ def _append(
     first_seq: int, records: Sequence[InvocationRecord], connection: apsw.Connection
 ) -> int:
     following = blocks.append(connection, first_seq, [_as_entry(record) for record in records])
-    blocks.pack(connection)
+    while blocks.pack(connection, read=False) is not None:
+        pass
     return following
 
 
