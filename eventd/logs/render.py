@@ -69,11 +69,12 @@ def merged(lines: Sequence[LogLine], records: Sequence[InvocationRecord]) -> lis
     ends = {id(record): _end_ms(record) for record in records}
     ranked = []
     for line in lines:
-        record = _attempt_of(line, attempts.get((line.service, line.function, line.request_id), ()))
+        key = (line.service, line.function, line.request_id)
+        attempt = _attempt_of(line, attempts.get(key, ()))
         time_ms = line.time_ms
-        if record is not None:  # the clocks of instance and router differ by some ms
-            time_ms = max(time_ms, record.started_ms)
-            ends[id(record)] = max(ends[id(record)], time_ms)
+        if attempt is not None:  # the clocks of instance and router differ by some ms
+            time_ms = max(time_ms, attempt.started_ms)
+            ends[id(attempt)] = max(ends[id(attempt)], time_ms)
         ranked.append((time_ms, 1, line.seq, line))
     for record in records:
         for place, text in enumerate(start_lines(record)):

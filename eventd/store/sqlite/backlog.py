@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Collection, Sequence
 from heapq import heapify, heappop, heappush
 
-from eventd.model.invocation import Invocation
+from eventd.store.sqlite.function_backlog import FunctionBacklog, Head
 from eventd.store.sqlite.rows import Owner
 
 MAX_HELD = 1000
@@ -22,72 +22,6 @@ LOW_WATER = 64
 
 MAX_HELD_BYTES = 64 << 20
 """Payloads held in memory, of all functions together."""
-
-
-class Head:
-    """An invocation in memory; ``delayed`` tells the table and ``file`` the payload's file."""
-
-    __slots__ = ("delayed", "file", "function", "invocation", "row_id")
-
-    def __init__(
-        self,
-        function: FunctionBacklog,
-        row_id: int,
-        invocation: Invocation,
-        file: str = "",
-        delayed: bool = False,
-    ) -> None:
-        self.function = function
-        self.row_id = row_id
-        self.invocation = invocation
-        self.file = file
-        self.delayed = delayed
-
-
-class FunctionBacklog:
-    """What waits for one function.
-
-    Attributes:
-        ready: runnable now, in order.
-        lanes: ordering key to what waits behind the lane's owner (which is runnable, parked or
-            claimed); a bare row id where the invocation itself was left on disk.
-        held: heads in lanes and parked ones.
-        delayed: heap of (due_ms, row id, head): the earliest of the ``delayed`` table.
-        loaded_to: rows up to this id are in memory, claimed or gone; ``on_disk`` lie beyond it.
-        delayed_to: the same for the ``delayed`` table, as (due_ms, row id).
-        waiting: everything that is not claimed.
-    """
-
-    __slots__ = (
-        "delayed",
-        "delayed_on_disk",
-        "delayed_to",
-        "held",
-        "in_ring",
-        "lanes",
-        "loaded_to",
-        "loading",
-        "loading_delayed",
-        "on_disk",
-        "owner",
-        "ready",
-        "waiting",
-    )
-
-    def __init__(self, owner: Owner) -> None:
-        self.owner = owner
-        self.ready: deque[Head] = deque()
-        self.lanes: dict[str, deque[Head | int]] = {}
-        self.held = 0
-        self.delayed: list[tuple[int, int, Head]] = []
-        self.loaded_to = owner.first_id
-        self.on_disk = 0
-        self.loading = False
-        self.delayed_to = (0, 0)
-        self.delayed_on_disk = 0
-        self.loading_delayed = False
-        self.waiting = 0
-        self.in_ring = False
 
 
 Parked = tuple[int, int, FunctionBacklog, str, Head | None]
@@ -278,9 +212,13 @@ class Backlog:
         """These rows, none of which is claimed, are about to be buried: never claim them."""
         left = set(row_ids)
         self._count(function, -len(left))
-        orphaned = self._drop_ready(function, left) | self._drop_parked(function, left)
-        self._drop_queued(function, left)
-        self._drop_delayed(function, left)
+        orphaned = self._drop_parked(function, left)
+        freed, lanes = function.drop(left)
+        orphaned |= lanes
+        self._bytes -= freed
+        if function.in_ring and not function.ready:
+            self._ring.remove(function)
+            function.in_ring = False
         fetched = left & self._fetching
         self._fetching -= fetched
         self._gone |= left - fetched
@@ -297,22 +235,6 @@ class Backlog:
             function.delayed_on_disk -= len(never_loaded)
         else:
             function.on_disk -= len(never_loaded)
-
-    def _drop_ready(self, function: FunctionBacklog, left: set[int]) -> set[str]:
-        kept: deque[Head] = deque()
-        lanes = set()
-        for head in function.ready:
-            if head.row_id in left:
-                left.discard(head.row_id)
-                lanes.add(head.invocation.ordering_key)
-                self._bytes -= len(head.invocation.payload)
-            else:
-                kept.append(head)
-        function.ready = kept
-        if function.in_ring and not kept:
-            self._ring.remove(function)
-            function.in_ring = False
-        return lanes - {""}
 
     def _drop_parked(self, function: FunctionBacklog, left: set[int]) -> set[str]:
         lanes = set()
@@ -331,31 +253,6 @@ class Backlog:
             heapify(kept)
             self._parked = kept
         return lanes
-
-    def _drop_queued(self, function: FunctionBacklog, left: set[int]) -> None:
-        for lane, queue in function.lanes.items():
-            kept: deque[Head | int] = deque()
-            for entry in queue:
-                row_id = entry if isinstance(entry, int) else entry.row_id
-                if row_id not in left:
-                    kept.append(entry)
-                    continue
-                left.discard(row_id)
-                if isinstance(entry, Head):
-                    function.held -= 1
-                    self._bytes -= len(entry.invocation.payload)
-            function.lanes[lane] = kept
-
-    def _drop_delayed(self, function: FunctionBacklog, left: set[int]) -> None:
-        kept = []
-        for entry in function.delayed:
-            if entry[1] in left:
-                left.discard(entry[1])
-                self._bytes -= len(entry[2].invocation.payload)
-            else:
-                kept.append(entry)
-        heapify(kept)
-        function.delayed = kept
 
     # -- inside -----------------------------------------------------------------------------------
 

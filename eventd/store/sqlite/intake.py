@@ -9,8 +9,9 @@ from hashlib import blake2b
 from eventd.clock import Clock
 from eventd.model.invocation import Invocation
 from eventd.store.interface import Progress
-from eventd.store.sqlite.backlog import Backlog, FunctionBacklog, Head
+from eventd.store.sqlite.backlog import Backlog
 from eventd.store.sqlite.disk import Disk
+from eventd.store.sqlite.function_backlog import FunctionBacklog, Head
 from eventd.store.sqlite.payloads import INLINE_BYTES, PayloadFiles
 from eventd.store.sqlite.queue_jobs import PutJob
 from eventd.store.sqlite.queue_reads import Restored

@@ -11,7 +11,8 @@ from eventd.clock import Clock
 from eventd.model.invocation import DeadLetter
 from eventd.store.interface import StoreFailed
 from eventd.store.sqlite import queue_reads as reads
-from eventd.store.sqlite.backlog import Backlog, FunctionBacklog
+from eventd.store.sqlite.backlog import Backlog
+from eventd.store.sqlite.function_backlog import FunctionBacklog
 from eventd.store.sqlite.payloads import PayloadFiles
 from eventd.store.sqlite.queue_jobs import LetterRow, insert_letters, letter_row, remove_rows
 from eventd.store.sqlite.rows import CORRUPT

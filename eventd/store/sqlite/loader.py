@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from eventd.clock import Clock
 from eventd.store.interface import StoreFailed
 from eventd.store.sqlite import queue_reads as reads
-from eventd.store.sqlite.backlog import Backlog, FunctionBacklog, Head
+from eventd.store.sqlite.backlog import Backlog
+from eventd.store.sqlite.function_backlog import FunctionBacklog, Head
 from eventd.store.sqlite.letters import Letters
 from eventd.store.sqlite.payloads import PayloadFiles
 from eventd.store.sqlite.writer import CallJob, Writer

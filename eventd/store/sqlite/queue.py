@@ -15,9 +15,10 @@ from eventd.metrics import Metrics
 from eventd.model.invocation import DeadLetter, Invocation
 from eventd.store.interface import Progress, QueueStatistics, StoreFailed
 from eventd.store.sqlite import queue_reads as reads
-from eventd.store.sqlite.backlog import Backlog, Head
+from eventd.store.sqlite.backlog import Backlog
 from eventd.store.sqlite.connection import select
 from eventd.store.sqlite.disk import Disk
+from eventd.store.sqlite.function_backlog import Head
 from eventd.store.sqlite.intake import Intake
 from eventd.store.sqlite.letters import Letters
 from eventd.store.sqlite.loader import Loader

@@ -17,7 +17,7 @@ import orjson
 
 from eventd.model.invocation import DeadLetter, Invocation
 from eventd.store.interface import Progress
-from eventd.store.sqlite.backlog import Head
+from eventd.store.sqlite.function_backlog import Head
 from eventd.store.sqlite.rows import Owner, Row, encode
 from eventd.store.sqlite.writer import Job
 
