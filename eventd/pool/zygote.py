@@ -281,7 +281,7 @@ class Zygote:
             mark=marks,
             groups=places,
             family=(os.getpid(),),
-            guard=report.level == order.NAMESPACES and report.has("connect guard"),
+            guard=report.level != order.USER_NAMESPACES and report.has("connect guard"),
             allowed=self._allowed,
         )
 
@@ -337,7 +337,9 @@ class Zygote:
             raise LauncherFailed("the launcher is gone")
         self._number += 1
         walled = self.report.level <= order.USER_NAMESPACES
-        process = Process(spec.instance_id, "/code" if walled else spec.code_dir, self._number, link)
+        process = Process(
+            spec.instance_id, "/code" if walled else spec.code_dir, self._number, link
+        )
         message = wire.Spawn(
             self._number, spec.memory_mb, spec.disk_mb, spec.processes, spec.internet, spec.code_dir
         )

@@ -77,7 +77,7 @@ class Plan:
     waiting: socket.socket | None = None
     sock: int = -1
     code_path: str = "/code"
-    tmp: str = "/tmp"  # noqa: S108 - the instance's own
+    tmp: str = "/tmp"
     mark: int = 0
 
 
@@ -148,7 +148,6 @@ def _drop(walls: Walls, plan: Plan) -> None:
         landlock.scope(walls.landlock)
     elif walls.landlock:
         _confine(walls, plan)
-    _silence()  # the last that needs /dev/null to be writable and the first that mutes errors
     if walls.filters[0]:
         seccomp.apply(walls.filters[plan.internet or own])
 
@@ -222,5 +221,6 @@ def _serve(walls: Walls, plan: Plan, sock: socket.socket) -> NoReturn:
     main = type(sys)("__main__")
     sys.modules["__main__"] = main
     gc.enable()
+    _silence()  # until here an error reached the launcher's stderr; function code must not
     walls.serve(sock, plan.code_path)
     os._exit(0)  # a bootstrap that returns has nothing more to do

@@ -56,12 +56,12 @@ def places(name: str) -> Places:
     unified = found.get("", "")
     if unified.endswith("/" + _LEAF):
         unified = os.path.dirname(unified)
-    controllers = set(_read(unified + "/cgroup.controllers").split()) if unified else set()
+    offered = set(_read(unified + "/cgroup.controllers").split()) if unified else set()
     return Places(
         memory=f"{found['memory']}/{name}" if "memory" in found else "",
         pids=f"{found['pids']}/{name}" if "pids" in found else "",
         unified=f"{unified}/{name}" if unified else "",
-        controllers={"memory", "pids"} <= controllers,
+        controllers={"memory", "pids"} <= offered,
     )
 
 

@@ -94,7 +94,9 @@ def call(name: str, *arguments: int | bytes | None) -> int:
     """A system call by name; bytes are passed by address. The bare result, -1 for an error."""
     if CALLS is None:
         raise OSError(38, f"{name}: no table of system calls for {MACHINE}")
-    words = [ctypes.c_char_p(a) if isinstance(a, bytes) else ctypes.c_long(a or 0) for a in arguments]
+    words = [
+        ctypes.c_char_p(a) if isinstance(a, bytes) else ctypes.c_long(a or 0) for a in arguments
+    ]
     return int(LIBC.syscall(ctypes.c_long(CALLS[name]), *words))
 
 
@@ -107,7 +109,9 @@ def setns(descriptor: int, flags: int) -> None:
 
 
 def prctl(option: int, argument: int = 0) -> None:
-    checked(LIBC.prctl(option, ctypes.c_ulong(argument), *[ctypes.c_ulong(0)] * 3), f"prctl {option}")
+    checked(
+        LIBC.prctl(option, ctypes.c_ulong(argument), *[ctypes.c_ulong(0)] * 3), f"prctl {option}"
+    )
 
 
 def set_name(name: str) -> None:
@@ -116,7 +120,11 @@ def set_name(name: str) -> None:
 
 
 def mount(
-    source: str | None, target: str, kind: str | None = None, flags: int = 0, data: str | None = None
+    source: str | None,
+    target: str,
+    kind: str | None = None,
+    flags: int = 0,
+    data: str | None = None,
 ) -> None:
     words = [None if text is None else text.encode() for text in (source, target, kind, data)]
     result = LIBC.mount(words[0], words[1], words[2], ctypes.c_ulong(flags), words[3])

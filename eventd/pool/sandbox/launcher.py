@@ -124,7 +124,9 @@ class Launcher:
                 root.build(new, prefixes=prefixes, proc=user)
 
             template = root.namespace_of(build, "mnt")
-        filters = (seccomp.program(internet=False), seccomp.program()) if kernel.CALLS else (b"", b"")
+        filters = (
+            (seccomp.program(internet=False), seccomp.program()) if kernel.CALLS else (b"", b"")
+        )
         version = landlock.abi() if self._order.level < order.BARE else 0
         return Walls(template, user, version, filters, serve, python, prefixes)
 
@@ -350,9 +352,8 @@ class Launcher:
         sock: int,
         code: int,
     ) -> Plan:
-        first, count = self._order.uids
-        uid = first + (self._order.mark // census.MARKS + instance.serial) % count if count else 0
-        code_path, tmp = "/code", "/tmp"  # noqa: S108 - the instance's own
+        uid = self._uid(instance.serial, spawn)
+        code_path, tmp = "/code", "/tmp"
         if not self._namespaces and spawn is not None:
             instance.mark = self._order.mark + instance.serial % (census.MARKS - 1)
             instance.tmp = tmp = os.path.join(self._order.run_dir, f"tmp{instance.serial}")
@@ -373,6 +374,17 @@ class Launcher:
             tmp=tmp,
             mark=instance.mark,
         )
+
+    def _uid(self, serial: int, spawn: wire.Spawn | None) -> int:
+        """The instance's own uid; 0 where it could not read its files under another."""
+        first, count = self._order.uids
+        if not count:
+            return 0
+        if not self._namespaces and spawn is not None:
+            needed = (*self._walls.prefixes, self._order.run_dir, spawn.code_dir)
+            if not all(open_to_others(path) for path in needed):
+                return 0
+        return first + (self._order.mark // census.MARKS + serial) % count
 
     def _fork_plan(self, plan: Plan) -> int:
         launcher = os.getpid()
@@ -507,6 +519,19 @@ class Launcher:
             cgroups.clear(directory, limit_s=5.0)
         shutil.rmtree(self._order.run_dir, ignore_errors=True)
         os._exit(0)
+
+
+def open_to_others(path: str) -> bool:
+    """Whether any user may enter the directory ``path``."""
+    while True:
+        try:
+            if not os.stat(path).st_mode & 0o001:
+                return False
+        except OSError:
+            return False
+        if path == "/":
+            return True
+        path = os.path.dirname(path)
 
 
 def _enter_user_namespace() -> None:

@@ -228,10 +228,13 @@ class Link:
             for sock in sockets:
                 sock.close()
         self._unsent.clear()
-        for future in (self._ready, *self._starting.values()):
+        for future in self._starting.values():
             if not future.done():
                 future.set_exception(LauncherFailed("the launcher ended"))
-        self._ready.exception()  # nobody waits for it any more
+        if not self._ready.done():
+            self._ready.set_exception(LauncherFailed("the launcher ended"))
+        if not self._ready.cancelled():
+            self._ready.exception()  # perhaps nobody waits for it any more
 
     def bury(self) -> None:
         """After the fence: all instances of this launcher are gone, and those who wait hear it."""

@@ -70,7 +70,7 @@ def judge(means: Mapping[str, str], *, at_most: int = order.NAMESPACES) -> Repor
             able.append(order.NAMESPACES)
     level = min((one for one in able if one >= at_most), default=order.BARE)
     wanted = ["landlock", "seccomp", "memory limit", "process limit", "freeze and kill"]
-    if level != order.NAMESPACES:
+    if level == order.USER_NAMESPACES:  # BPF asks for privilege outside of it
         missing.add("connect guard")
     wanted.append("connect guard")
     if level > order.USER_NAMESPACES:

@@ -105,7 +105,7 @@ def _write(path: str, text: str) -> None:
 
 def own_mounts(disk_mb: int) -> None:
     """In an instance's copy of the template: its private ``/tmp``, ``/dev/shm`` and ``/proc``."""
-    kernel.mount("tmp", "/tmp", "tmpfs", _PLAIN, tmp_options(disk_mb))  # noqa: S108
+    kernel.mount("tmp", "/tmp", "tmpfs", _PLAIN, tmp_options(disk_mb))
     kernel.mount("shm", "/dev/shm", "tmpfs", _PLAIN, "size=64m,nr_inodes=1k,mode=1777")
     flags = _PLAIN | kernel.NOEXEC
     kernel.mount("proc", "/proc", "proc", flags, "subset=pid")
@@ -119,7 +119,7 @@ def tmp_options(disk_mb: int) -> str:
 def resize_tmp(disk_mb: int) -> None:
     """Another size for the ``/tmp`` of the mount namespace that this process is in."""
     flags = _PLAIN | kernel.REMOUNT
-    kernel.mount(None, "/tmp", None, flags, tmp_options(disk_mb))  # noqa: S108
+    kernel.mount(None, "/tmp", None, flags, tmp_options(disk_mb))
 
 
 def namespace_of(setup: Callable[[], None], kind: str, *, limit_s: int = 10) -> int:
