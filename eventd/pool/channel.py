@@ -20,7 +20,6 @@ from eventd.pool.frames import (
     CREDIT,
     DATA,
     END,
-    END_HEADER,
     ERROR,
     HEAD,
     LOG,
@@ -37,6 +36,8 @@ from eventd.pool.frames import (
     encode,
 )
 
+EXITED_BYTE = bytes([frames.EXITED])
+
 RENEW = WINDOW // 4
 """Credit is given back in portions of this size: a frame for every 64 KiB, not for every byte."""
 
@@ -46,7 +47,7 @@ class ChannelOwner(Protocol):
 
     def ready(self, info: bytes) -> None: ...
 
-    def unready(self, body: bytes) -> None:
+    def unready(self, body: bytes, *, exited: bool) -> None:
         """The module or the initializer failed; ``body`` is the error JSON."""
 
     def ended(
@@ -109,7 +110,6 @@ class Channel(asyncio.Protocol):
         self._last = stream = self._last + 1
         self.calls[stream] = call
         call.stream = stream
-        call.link = self
         payload = call.payload
         flags = 0
         text = f"{call.request_id}\0{call.qualifier}"
@@ -251,19 +251,21 @@ class Channel(asyncio.Protocol):
         return call
 
     def _on_end(self, stream: int, body: bytes) -> None:
-        call = self.calls.pop(stream, None)
+        call = self.calls.get(stream)
         if call is None or not 4 <= len(body) <= 4 + MAX_DATA:
             raise ProtocolError(f"an END of {len(body)} bytes for call {stream}")
+        http = call.kind is CallKind.HTTP
+        if http and not call.headed and not call.answered:
+            raise ProtocolError("the end of an HTTP answer without a head")
+        del self.calls[stream]
         payload = body[4:]
         if call.transfer is not None:
             if call.transfer.chunks:
                 payload = b"".join([*call.transfer.chunks, payload])
             call.transfer = None
         call.link = None
-        if call.kind is CallKind.HTTP and not call.answered:
-            if not call.headed:
-                raise ProtocolError("the end of an HTTP answer without a head")
-            if payload:
+        if http and payload:
+            if not call.answered:
                 call.receiver.on_data(payload)
             payload = b""
         self._owner.ended(call, payload, U32.unpack_from(body)[0], failed=False, exited=False)
@@ -311,7 +313,7 @@ class Channel(asyncio.Protocol):
         elif kind == ERROR and stream:
             self._on_error(stream, body)
         elif kind == ERROR:
-            self._owner.unready(body[5:])
+            self._owner.unready(body[5:], exited=body[4:5] == EXITED_BYTE)
         elif kind == READY and not stream:
             self._owner.ready(body)
         elif kind == PING and len(body) <= 8:
@@ -320,9 +322,10 @@ class Channel(asyncio.Protocol):
             raise ProtocolError(f"a frame of kind {kind} for call {stream}")
 
     def _on_error(self, stream: int, body: bytes) -> None:
-        call = self.calls.pop(stream, None)
-        if call is None or len(body) <= U32.size:
-            raise ProtocolError(f"an ERROR of {len(body)} bytes for call {stream}")
+        call = self._known(stream)
+        if len(body) <= U32.size:
+            raise ProtocolError(f"an ERROR of {len(body)} bytes")
+        del self.calls[stream]
         call.transfer = None
         call.link = None
         self._owner.ended(
@@ -348,6 +351,8 @@ class Channel(asyncio.Protocol):
     def _on_log(self, stream: int, body: bytes) -> None:
         if not body or len(body) < 1 + body[0]:
             raise ProtocolError("a LOG without its request id")
+        if len(body) > 1 + body[0] + MAX_DATA:
+            raise ProtocolError(f"a LOG of {len(body)} bytes")
         start = 1 + body[0]
         if stream:
             self._owner.logged(self._known(stream), "", body[start:])
@@ -373,6 +378,3 @@ def _http(call: Call) -> str:
         fields += pair
     fields.append(http.path)  # last: it alone may hold a NUL, from %00
     return "\0".join(fields)
-
-
-__all__ = ["RENEW", "Channel", "ChannelOwner"]

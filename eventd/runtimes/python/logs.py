@@ -191,7 +191,7 @@ class Logs:
         with self._wire.lock:
             if request is None:
                 self._wire.post(wire.encode(wire.LOG, 0, b"\0" + text))
-            elif request.ended:
+            elif request.ended or not request.id:
                 name = request.request_id.encode("ascii", "replace")[:255]
                 self._wire.post(wire.encode(wire.LOG, 0, bytes([len(name)]) + name + text))
             else:
