@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+import uvloop
 from pool_bench import Bench, Directories, Lines, PlainZygote
 
 from eventd.clock import Clock
@@ -38,3 +40,10 @@ async def bench(tmp_path: Path, settings: PoolSettings) -> AsyncIterator[Bench]:
     assert pool.statistics().instances == 0
     for process in zygote.processes:
         assert process.child.returncode is not None
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Every test here runs on both loops."""
+    return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}

@@ -81,13 +81,17 @@ class PlainZygote:
         return process
 
 
+def _existing(digest: str) -> Path:
+    if not Path(digest).is_dir():
+        raise KeyError(digest)
+    return Path(digest)
+
+
 class Directories:
     """Packages that are directories; the digest is the path."""
 
     async def unpacked(self, digest: str) -> Path:
-        if not Path(digest).is_dir():
-            raise KeyError(digest)
-        return Path(digest)
+        return await asyncio.to_thread(_existing, digest)
 
 
 class Lines:
