@@ -234,12 +234,7 @@ def merged(stored: JsonObject, given: Mapping[str, Any]) -> JsonObject:
     changes = _without_null(given)
     replaced = {key.lower() for key in changes}
     kept = {key: value for key, value in stored.items() if key.lower() not in replaced}
-    result = {
-        key: changes.get(key, value)
-        for key, value in stored.items()
-        if key in kept or key in changes
-    }
-    return {**result, **changes}
+    return {**kept, **changes}
 
 
 def _without_null(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -177,9 +177,8 @@ def argument_error(details: ErrorDetails, prefix: str = "") -> InvalidArgument:
         case "extra_forbidden":
             message = f"{name} is not a known field"
         case kind if kind in _WORDS:
-            message = (
-                f"{name} is set to an invalid value (allowed: {_WORDS[kind]}, actual: '{actual}')"
-            )
+            allowed = _WORDS[kind]
+            message = f"{name} is set to an invalid value (allowed: {allowed}, actual: '{actual}')"
         case _:
             message = f"{name} is set to an invalid value ({details['msg']}, actual: '{actual}')"
     error = InvalidArgument(message)
