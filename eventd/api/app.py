@@ -14,7 +14,7 @@ from eventd.api.code import CodeDownloads
 from eventd.api.errors import Handler, envelope
 from eventd.api.functions import Functions
 from eventd.api.services import Services
-from eventd.api.state import Authenticator, ControlState
+from eventd.api.state import ControlState
 from eventd.api.triggers import Triggers
 from eventd.api.versions import Versions
 
@@ -43,7 +43,7 @@ def build_app(
         for route in definition.register(app.router)
     }
     app.add_routes([*control_routes(state, downloads), *signed_routes])
-    app.middlewares.extend([envelope, _signatures(state.authenticator, frozenset(public))])
+    app.middlewares.extend([envelope, _signatures(state, frozenset(public))])
     return app
 
 
@@ -60,7 +60,7 @@ def control_routes(state: ControlState, downloads: CodeDownloads) -> list[web.Ro
     ]
 
 
-def _signatures(authenticator: Authenticator, public: frozenset[web.AbstractRoute]) -> Middleware:
+def _signatures(state: ControlState, public: frozenset[web.AbstractRoute]) -> Middleware:
     @web.middleware
     async def verify(request: web.Request, handler: Handler) -> web.StreamResponse:
         """Let a request to an existing, not public route pass only with a good signature. What
@@ -68,7 +68,7 @@ def _signatures(authenticator: Authenticator, public: frozenset[web.AbstractRout
         if request.match_info.http_exception is None and request.match_info.route not in public:
             path, _, query = request.raw_path.partition("?")
             headers = {name.lower(): value for name, value in request.headers.items()}
-            authenticator.verify(request.method, path, query, headers, with_query=False)
+            state.authenticator.verify(request.method, path, query, headers, with_query=False)
         return await handler(request)
 
     return verify

@@ -18,7 +18,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from eventd.api.app import build_app
 from eventd.api.state import ControlState
@@ -184,9 +184,7 @@ class MemoryMetadata:
         key = (trigger.service, trigger.function, trigger.name)
         self._save("trigger", key, trigger, expect)
 
-    async def delete_trigger(
-        self, service: str, function: str, name: str, *, expect: str
-    ) -> None:
+    async def delete_trigger(self, service: str, function: str, name: str, *, expect: str) -> None:
         self._delete("trigger", (service, function, name), expect)
 
     async def publish_version(self, version: Version, *, expect: str) -> Version:
@@ -272,7 +270,7 @@ class Http(Quiet):
 
 class LogConfig(TriggerConfig):
     source_config: dict[str, Any]
-    job_config: dict[str, Any] = {}
+    job_config: dict[str, Any] = Field(default_factory=dict)
 
 
 class Log(Quiet):
@@ -350,7 +348,7 @@ class Plane:
         sent |= {name.lower(): value for name, value in (headers or {}).items()}
         if signed:
             sent["authorization"] = f"FC {KEY_ID}:{signature(method, path, sent)}"
-        body = {"data": content} if isinstance(content, bytes) else {"json": content}
+        body = {"data": content} if isinstance(content, bytes | io.BytesIO) else {"json": content}
         async with self.session.request(
             method,
             self.endpoint + path,
