@@ -14,6 +14,7 @@ from pathlib import Path
 from aiohttp import web
 
 from eventd.api.body import decode_base64
+from eventd.api.code_body import CodeBody
 from eventd.api.schemas.function import Code
 from eventd.api.state import ControlState
 from eventd.errors import AccessDenied, EventdError, InvalidArgument
@@ -36,14 +37,16 @@ class Package:
     size: int
 
 
-async def store_code(state: ControlState, code: Code, expected_checksum: str | None) -> Package:
+async def store_code(
+    state: ControlState, code: Code, body: CodeBody, expected_checksum: str | None
+) -> Package:
     """Check the package and put it into ``Blobs``; all heavy work in threads.
 
     Raises ``InvalidArgument``: bad base64, no such object, a refused package, or a checksum other
     than the ``X-Fc-Code-Checksum`` that the caller sent.
     """
     async with state.packing:
-        data, checksum = await asyncio.to_thread(_load, state, code)
+        data, checksum = await asyncio.to_thread(_load, state, code, body)
         if expected_checksum and expected_checksum != checksum:
             raise InvalidArgument(
                 f"{CHECKSUM_HEADER} is set to an invalid value "
@@ -52,9 +55,9 @@ async def store_code(state: ControlState, code: Code, expected_checksum: str | N
         return Package(await state.blobs.put(data), checksum, len(data))
 
 
-def _load(state: ControlState, code: Code) -> tuple[bytes, str]:
+def _load(state: ControlState, code: Code, body: CodeBody) -> tuple[bytes, str]:
     if code.zip_file:
-        data = decode_base64(code.zip_file, field="Code.zipFile")
+        data = decode_base64(body.zip_text(code), field="Code.zipFile")
     else:
         data = _read_object(state, code.oss_bucket_name or "", code.oss_object_name or "")
     inspect(data, max_unpacked_bytes=state.limits.unpacked_bytes)

@@ -8,8 +8,8 @@ from typing import Any
 
 from aiohttp import web
 
-from eventd.api.body import read_object
 from eventd.api.code import CHECKSUM_HEADER, CodeDownloads, Package, store_code
+from eventd.api.code_body import CodeBody, read_code_body
 from eventd.api.errors import json_response
 from eventd.api.lookup import check_match, editable, find_service, find_view, view_of
 from eventd.api.pagination import PageQuery, page, with_token
@@ -51,13 +51,13 @@ class Functions:
     async def create(self, request: web.Request) -> web.Response:
         service = editable(request)
         find_service(self._metadata, service)
-        content = await read_object(request, self._state.limits.body_bytes)
-        body = parse(CreateFunction, content, self._state.unknown)
+        received = await read_code_body(request, self._state.limits.body_bytes)
+        body = parse(CreateFunction, received.content, self._state.unknown)
         if body.code is None:
             raise InvalidArgument("Code: Either ossBucketName/ossObjectName or zipFile must be set")
         config = _checked(body.config())
         self._check_new(service, body.function_name)
-        package = await self._store(request, body.code)
+        package = await self._store(request, body.code, received)
         now = self._state.now()
         function = Function(
             service=service,
@@ -87,8 +87,9 @@ class Functions:
         if sum(1 for _ in self._metadata.functions(service)) >= most:
             raise LimitExceeded(f"service '{service}' has {most} functions, which is the limit")
 
-    async def _store(self, request: web.Request, code: Code) -> Package:
-        return await store_code(self._state, code, request.headers.get(CHECKSUM_HEADER))
+    async def _store(self, request: web.Request, code: Code, received: CodeBody) -> Package:
+        checksum = request.headers.get(CHECKSUM_HEADER)
+        return await store_code(self._state, code, received, checksum)
 
     async def get(self, request: web.Request) -> web.Response:
         return _answer(self._find(request))
@@ -108,11 +109,11 @@ class Functions:
     async def update(self, request: web.Request) -> web.Response:
         service, name = editable(request), request.match_info["function"]
         self._working_copy(service, name)
-        content = await read_object(request, self._state.limits.body_bytes)
-        body = parse(UpdateFunction, content, self._state.unknown)
+        received = await read_code_body(request, self._state.limits.body_bytes)
+        body = parse(UpdateFunction, received.content, self._state.unknown)
         changes = body.given()
         check_match(request, self._working_copy(service, name).etag)
-        package = await self._store(request, body.code) if body.code else None
+        package = await self._store(request, body.code, received) if body.code else None
 
         async def attempt() -> Function:
             current = self._working_copy(service, name)
