@@ -26,6 +26,9 @@ from eventd.router.invoke import Invoker, InvokeRequest
 class Connection(Protocol):
     """An open client connection, as the server looks after it."""
 
+    writing_paused: bool
+    """The client does not take what was written."""
+
     def sweep(self, now: float) -> None:
         """Once a second: end what is too slow. ``now``: loop time in s."""
 

@@ -344,11 +344,11 @@ class Front(asyncio.Protocol):
 
     def _body_complete(self, body: bytes | memoryview) -> None:
         self._at = _At.RUNNING
-        plan, edge = self._plan, self._edge
         if self._refusal is not None:
             error, self._refusal = self._refusal, None
             self.answered(self._error_reply(error))
             return
+        plan, edge = self._plan, self._edge
         request_id = plan.options.request_id or edge.new_request_id()
         if plan.options.asynchronous:
             assert edge.spawn is not None

@@ -38,6 +38,7 @@ class Guard(asyncio.Protocol):
     """One connection from its handover to its end.
 
     Attributes:
+        writing_paused: the client does not take what was written.
         refusal: why nothing more of this connection is read.
         on_lost: called when the client went away; the handler that runs may set it.
     """
@@ -45,6 +46,7 @@ class Guard(asyncio.Protocol):
     __slots__ = (
         "_at", "_chunks", "_edge", "_inner", "_left", "_loop", "_received", "_rest", "_since",
         "_stalled_since", "_transport", "on_lost", "refusal",
+        "writing_paused",
     )  # fmt: skip
 
     def __init__(self, edge: Edge, inner: asyncio.Protocol, transport: asyncio.Transport) -> None:
@@ -59,6 +61,7 @@ class Guard(asyncio.Protocol):
         self._since = 0.0
         self._received = 0
         self._stalled_since = 0.0
+        self.writing_paused = False
         self.refusal: EventdError | None = None
         self.on_lost: Callable[[], None] | None = None
 
@@ -85,17 +88,18 @@ class Guard(asyncio.Protocol):
             self.on_lost()
 
     def pause_writing(self) -> None:
+        self.writing_paused = True
         self._stalled_since = self._loop.time()
         self._inner.pause_writing()
 
     def resume_writing(self) -> None:
-        self._stalled_since = 0.0
+        self.writing_paused = False
         self._inner.resume_writing()
 
     def sweep(self, now: float) -> None:
         settings = self._edge.settings
         waited = now - self._since
-        if self._stalled_since and now - self._stalled_since > settings.keepalive_s:
+        if self.writing_paused and now - self._stalled_since > settings.keepalive_s:
             self._transport.abort()
         elif self._at is _At.HEAD:
             if self._rest and waited > settings.header_timeout_s:
