@@ -22,6 +22,8 @@ from eventd.metrics import Metrics
 from eventd.pool.call import Call, CallKind, Receiver
 from eventd.router.invoke import Invoker, InvokeRequest
 
+_STATUS_KEYS = tuple(str(status) for status in range(600))
+
 
 class Connection(Protocol):
     """An open client connection, as the server looks after it."""
@@ -131,7 +133,7 @@ class Edge:
         return self._date_line
 
     def count(self, status: int) -> None:
-        key = str(status)
+        key = _STATUS_KEYS[status]
         counts = self.metrics.http_requests
         counts[key] = counts.get(key, 0) + 1
 
@@ -141,7 +143,7 @@ class Edge:
         valid_until = self.authenticator.verify_until(
             head.method, route.path, route.query, head.headers, with_query=False
         )
-        options = read_options(head.headers)
+        options = read_options(head)
         trigger = next(iter(self.triggers.of(route.service, route.function).values()), None)
         if trigger is not None:
             raise InvalidArgument(
@@ -174,7 +176,7 @@ class Edge:
             )
         if head.upgrade == "websocket":
             raise AccessDenied("the function's runtime takes no WebSocket connections")
-        options = read_options(head.headers)
+        options = read_options(head)
         return Plan(
             route,
             options,

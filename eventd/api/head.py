@@ -16,9 +16,10 @@ import httptools
 
 from eventd.errors import EventdError, InvalidArgument
 
-_REQUEST_LINE = re.compile(rb"[A-Z][A-Z-]* [\x21-\x7e]+ HTTP/1\.[01]\r\n")
+_REQUEST_LINE = re.compile(rb"([A-Z][A-Z-]*) ([\x21-\x7e]+) HTTP/1\.([01])\r\n")
 _HOST = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?", re.ASCII)
 _BARE_LF = re.compile(rb"(?<!\r)\n")
+_NOTHING = object()  # llhttp only checks: it calls nobody
 _SINGLE = frozenset({"authorization", "content-type", "content-md5", "date", "host", "expect"})
 
 
@@ -44,14 +45,16 @@ class HeadLimits:
         return self.headers + self.path + 64
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RequestHead:
-    """A request line and headers that have exactly one reading.
+    """A request line and headers that have exactly one reading. Never changed once it is made
+    (not ``frozen``: that would double the cost of making one).
 
     Attributes:
         target: as sent, path with query.
         headers: by lower-case name; repeats joined by ``,``.
         fields: in order, names in lower case, repeats kept.
+        own: whether one of them begins with ``x-fc-``.
         content_length: ``None`` without the header.
         upgrade: value of ``Upgrade`` in lower case when ``Connection`` asks for it, else empty.
     """
@@ -61,34 +64,15 @@ class RequestHead:
     http_10: bool
     headers: dict[str, str]
     fields: list[tuple[str, str]]
-    content_length: int | None
-    chunked: bool
-    keep_alive: bool
-    upgrade: str
+    own: bool
+    content_length: int | None = None
+    chunked: bool = False
+    keep_alive: bool = True
+    upgrade: str = ""
 
     @property
     def expects_continue(self) -> bool:
-        return not self.http_10 and self.headers.get("expect", "").lower() == "100-continue"
-
-
-class _Collector:
-    """What httptools calls while it reads."""
-
-    __slots__ = ("complete", "fields", "target")
-
-    def __init__(self) -> None:
-        self.target = b""
-        self.fields: list[tuple[str, str]] = []
-        self.complete = False
-
-    def on_url(self, target: bytes) -> None:
-        self.target += target
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.fields.append((name.decode("ascii").lower(), header_text(value)))
-
-    def on_headers_complete(self) -> None:
-        self.complete = True
+        return "expect" in self.headers and not self.http_10
 
 
 def header_text(value: bytes) -> str:
@@ -99,14 +83,14 @@ def header_text(value: bytes) -> str:
         return value.decode("latin-1").strip(" \t")
 
 
-def malformed_so_far(data: bytes | bytearray) -> bool:
+def malformed_so_far(data: bytes) -> bool:
     """Whether an unfinished head holds a bare LF; it would otherwise wait for an end that, in the
     client's opinion, has already been."""
     return _BARE_LF.search(data) is not None
 
 
 def parse_head(data: bytes, limits: HeadLimits) -> RequestHead:
-    """Read one head, from the request line to the empty line.
+    """Read one head, from the request line to the first empty line.
 
     Raises ``InvalidArgument`` for everything that is not exactly one well-formed head, and
     ``HeadersTooLarge`` beyond ``limits``.
@@ -114,68 +98,80 @@ def parse_head(data: bytes, limits: HeadLimits) -> RequestHead:
     line = _REQUEST_LINE.match(data)
     if line is None:
         raise InvalidArgument("malformed HTTP request line")
+    method, target, minor = line.groups()
     if len(data) - line.end() > limits.headers + 2:
         raise HeadersTooLarge(f"the request headers exceed {limits.headers} bytes")
-    collector = _Collector()
-    parser = httptools.HttpRequestParser(collector)
+    if len(target) > limits.path:
+        raise HeadersTooLarge(f"the request path exceeds {limits.path} bytes")
+    if method == b"CONNECT" or b"#" in target:
+        raise InvalidArgument("malformed HTTP request: unsupported form of the target")
     try:
-        parser.feed_data(data)
+        httptools.HttpRequestParser(_NOTHING).feed_data(data)
     except httptools.HttpParserUpgrade:
         pass  # the head is complete; what follows it is for the caller to decide
     except httptools.HttpParserError as error:
         raise InvalidArgument(f"malformed HTTP request: {error}") from error
-    if not collector.complete:
-        raise InvalidArgument("malformed HTTP request: the headers end too early")
-    if len(collector.target) > limits.path:
-        raise HeadersTooLarge(f"the request path exceeds {limits.path} bytes")
-    return _head(collector, parser)
+    # llhttp found every line to be `name:value` with CRLF: now they can simply be split.
+    fields = _fields(data[line.end() : -4])
+    return make_head(method.decode(), target.decode(), fields, http_10=minor == b"0")
 
 
-def _head(collector: _Collector, parser: httptools.HttpRequestParser) -> RequestHead:
-    headers = _one_value_each(collector.fields)
-    http_10 = parser.get_http_version() == "1.0"
-    method = parser.get_method().decode("ascii")
-    target = collector.target.decode("ascii")
-    if method == "CONNECT" or "#" in target:
-        raise InvalidArgument(f"malformed HTTP request: {method} {target}")
+def make_head(
+    method: str, target: str, fields: list[tuple[str, str]], *, http_10: bool
+) -> RequestHead:
+    """A head from fields that were split and are well-formed one by one; ``InvalidArgument`` if
+    together they are not."""
+    headers, own = _one_value_each(fields)
     host = headers.get("host")
     if (host is None and not http_10) or (host and not _HOST.fullmatch(host)):
         raise InvalidArgument("malformed HTTP request: exactly one valid Host is required")
-    coding = headers.get("transfer-encoding")
-    if coding is not None and (http_10 or coding.lower() != "chunked"):
-        raise InvalidArgument("malformed HTTP request: the only transfer coding is chunked")
-    expect = headers.get("expect")
-    if expect is not None and expect.lower() != "100-continue":
-        raise InvalidArgument(f"the expectation '{expect}' can't be met")
-    length = headers.get("content-length")
-    upgrades = "upgrade" in headers and "upgrade" in headers.get("connection", "").lower()
-    return RequestHead(
-        method=method,
-        target=target,
-        http_10=http_10,
-        headers=headers,
-        fields=collector.fields,
-        content_length=None if length is None else int(length),
-        chunked=coding is not None,
-        keep_alive=_keeps_alive(headers, http_10=http_10),
-        upgrade=headers["upgrade"].lower() if upgrades else "",
-    )
+    head = RequestHead(method, target, http_10, headers, fields, own)
+    if "content-length" in headers:
+        head.content_length = int(headers["content-length"])
+    if "transfer-encoding" in headers:
+        if http_10 or headers["transfer-encoding"].lower() != "chunked":
+            raise InvalidArgument("malformed HTTP request: the only transfer coding is chunked")
+        head.chunked = True
+    if "expect" in headers and headers["expect"].lower() != "100-continue":
+        raise InvalidArgument(f"the expectation '{headers['expect']}' can't be met")
+    if http_10 or "connection" in headers:
+        _read_connection(head)
+    return head
 
 
-def _one_value_each(fields: list[tuple[str, str]]) -> dict[str, str]:
-    headers = dict(fields)
-    if len(headers) != len(fields):
-        headers.clear()
-        for name, value in fields:
-            if name not in headers:
-                headers[name] = value
-            elif name in _SINGLE or name.startswith("x-fc-"):
-                raise InvalidArgument(f"malformed HTTP request: the header {name} is repeated")
-            else:
-                headers[name] += f",{value}"
-    return headers
+def _fields(data: bytes) -> list[tuple[str, str]]:
+    if not data:
+        return []
+    fields: list[tuple[str, str]] = []
+    if data.isascii():
+        for line in data.decode().split("\r\n"):
+            name, _, value = line.partition(":")
+            fields.append((name.lower(), value.strip(" \t")))
+    else:
+        for raw in data.split(b"\r\n"):
+            raw_name, _, raw_value = raw.partition(b":")
+            fields.append((raw_name.decode("ascii").lower(), header_text(raw_value)))
+    return fields
 
 
-def _keeps_alive(headers: dict[str, str], *, http_10: bool) -> bool:
-    options = [option.strip() for option in headers.get("connection", "").lower().split(",")]
-    return "keep-alive" in options if http_10 else "close" not in options
+def _one_value_each(fields: list[tuple[str, str]]) -> tuple[dict[str, str], bool]:
+    headers: dict[str, str] = {}
+    own = False
+    for name, value in fields:
+        ours = name.startswith("x-fc-")
+        own = own or ours
+        if name not in headers:
+            headers[name] = value
+        elif ours or name in _SINGLE:
+            raise InvalidArgument(f"malformed HTTP request: the header {name} is repeated")
+        else:
+            headers[name] += f",{value}"
+    return headers, own
+
+
+def _read_connection(head: RequestHead) -> None:
+    given = head.headers.get("connection", "").lower()
+    options = [option.strip() for option in given.split(",")]
+    head.keep_alive = "keep-alive" in options if head.http_10 else "close" not in options
+    if "upgrade" in options:
+        head.upgrade = head.headers.get("upgrade", "").lower()

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from eventd.api.edge import Edge
 from eventd.api.guard import REFUSAL_PATH, Guard
-from eventd.api.head import RequestHead, header_text
+from eventd.api.head import RequestHead, header_text, make_head
 from eventd.api.plan import Plan, given_request_id, match_route
 from eventd.api.responses import (
     Reply,
@@ -239,21 +239,7 @@ def _set_headers(response: web.StreamResponse, block: bytes) -> None:
 def _head(request: web.Request) -> RequestHead:
     """The head as ``guard.py`` has read it, from aiohttp's reading of the same bytes."""
     fields = [(name.decode("ascii").lower(), header_text(v)) for name, v in request.raw_headers]
-    headers: dict[str, str] = {}
-    for name, value in fields:
-        headers[name] = f"{headers[name]},{value}" if name in headers else value
-    upgrades = "upgrade" in headers.get("connection", "").lower()
-    return RequestHead(
-        method=request.method,
-        target=request.raw_path,
-        http_10=request.version < (1, 1),
-        headers=headers,
-        fields=fields,
-        content_length=request.content_length,
-        chunked="transfer-encoding" in headers,
-        keep_alive=request.keep_alive,
-        upgrade=headers.get("upgrade", "").lower() if upgrades else "",
-    )
+    return make_head(request.method, request.raw_path, fields, http_10=request.version < (1, 1))
 
 
 def _guard(request: web.Request) -> Guard | None:

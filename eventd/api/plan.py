@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from urllib.parse import unquote
 
+from eventd.api.head import RequestHead
 from eventd.errors import EntityTooLarge, EventdError, InvalidArgument
 from eventd.model.resources import LATEST
 from eventd.pool.call import CallKind, HttpHead
@@ -60,9 +62,9 @@ class CallOptions:
     span_baggages: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Plan:
-    """A call that was authorised and checked, all but its body.
+    """A call that was authorised and checked, all but its body. Never changed once it is made.
 
     Attributes:
         valid_until: wall clock second after which the same request needs a new check.
@@ -80,6 +82,7 @@ class Plan:
         return EntityTooLarge(text) if self.route.kind is CallKind.EVENT else InvalidArgument(text)
 
 
+@lru_cache(maxsize=1024)
 def match_route(target: str) -> Route | None:
     """The function that ``target`` names, or ``None`` if it is none of the invocation paths."""
     if (found := _INVOCATIONS.fullmatch(target)) is not None:
@@ -101,8 +104,14 @@ def match_route(target: str) -> Route | None:
     )
 
 
-def read_options(headers: Mapping[str, str]) -> CallOptions:
+_NO_OPTIONS = CallOptions()
+
+
+def read_options(head: RequestHead) -> CallOptions:
     """The options of a call, validated; ``InvalidArgument`` names the field and what it allows."""
+    headers = head.headers
+    if not head.own and "traceparent" not in headers:
+        return _NO_OPTIONS
     kind = _choice(headers, "x-fc-invocation-type", "InvocationType", ("Sync", "Async"))
     asynchronous = kind == "Async"
     log_types = ("None",) if asynchronous else ("Tail", "None")

@@ -41,7 +41,7 @@ _NOT_FROM_FUNCTION = frozenset(
     {
         b"connection", b"content-length", b"date", b"keep-alive", b"server", b"upgrade",
         b"transfer-encoding", b"te", b"trailer", b"proxy-authenticate", b"proxy-authorization",
-        b"proxy-connection", b"set-cookie", b"set-cookie2",
+        b"proxy-connection", b"access-control-expose-headers", b"set-cookie", b"set-cookie2",
     }
 )  # fmt: skip
 
@@ -63,7 +63,7 @@ _SYSTEM_TEXT = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reply:
     """An answer. ``block``: header lines, each with CRLF, without ``Date``, ``Server``,
     ``Content-Length`` and ``Connection``."""
@@ -135,17 +135,10 @@ def http_block(
     Raises:
         BadResponse: the function's headers are too large or would break the message.
     """
-    lines, names = _function_lines(headers, attachment=attachment)
-    parts = [
-        lines,
-        b"" if b"content-type" in names else _OCTETS,
-        _SANDBOX,
-        _ATTACHMENT if attachment else b"",
-        _streamed(function, request_id)
-        if outcome is None
-        else _common(function, outcome, request_id, want_tail=want_tail),
-    ]
-    return b"".join(parts)
+    lines = _function_lines(tuple(headers), attachment=attachment)
+    if outcome is None:
+        return lines + _streamed(function, request_id)
+    return lines + _common(function, outcome, request_id, want_tail=want_tail)
 
 
 def check_status(status: int) -> None:
@@ -225,27 +218,28 @@ def _streamed(function: FunctionSnapshot, request_id: str) -> bytes:
     )
 
 
-def _function_lines(
-    headers: Sequence[tuple[bytes, bytes]], *, attachment: bool
-) -> tuple[bytes, set[bytes]]:
-    """What a function may set, as lines; and the names (lower case) that it set."""
+@lru_cache(maxsize=256)
+def _function_lines(headers: tuple[tuple[bytes, bytes], ...], *, attachment: bool) -> bytes:
+    """What a function may set, as lines, and what this host adds to every function's answer."""
     lines: list[bytes] = []
-    names: set[bytes] = set()
+    typed = False
     for name, value in headers:
         low = name.lower()
         if low in _NOT_FROM_FUNCTION or low.startswith(b"x-fc-") or not _NAME.fullmatch(name):
             continue
-        if low == b"access-control-expose-headers" or (
-            attachment and low == b"content-disposition"
-        ):
+        if attachment and low == b"content-disposition":
             continue
         if _CONTROL.search(value):
             raise BadResponse(
                 f"the value of the response header {name.decode()} holds a control character"
             )
-        names.add(low)
+        typed = typed or low == b"content-type"
         lines.append(b"%b: %b\r\n" % (name, value.strip(b" \t")))
-    block = b"".join(lines)
-    if len(block) > MAX_RESPONSE_HEADER_BYTES:
+    if sum(map(len, lines)) > MAX_RESPONSE_HEADER_BYTES:
         raise BadResponse(f"the response headers exceed {MAX_RESPONSE_HEADER_BYTES} bytes")
-    return block, names
+    if not typed:
+        lines.append(_OCTETS)
+    lines.append(_SANDBOX)
+    if attachment:
+        lines.append(_ATTACHMENT)
+    return b"".join(lines)
