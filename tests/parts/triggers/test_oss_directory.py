@@ -1,5 +1,8 @@
 """Directory buckets on the real file system and the real kernel."""
 
+# Test code may block its own loop for a moment.
+# ruff: noqa: ASYNC221, ASYNC230, ASYNC240
+
 from __future__ import annotations
 
 import asyncio
@@ -292,7 +295,7 @@ async def test_a_deleted_bucket_is_reported_and_removes_nothing_until_it_is_back
 
 async def test_odd_names_neither_crash_nor_collide(root: Path, context: Context) -> None:
     raw = os.fsencode(root)
-    names = [b"caf\xe9", b"caf\xe8", b"caf%E9", "café".encode(), b"new\nline", b"quo\"te\\", b" "]
+    names = [b"caf\xe9", b"caf\xe8", b"caf%E9", "café".encode(), b"new\nline", b'quo"te\\', b" "]
     async with running(source(root), context):
         await wait_watching(context)
         for name in names:
@@ -447,8 +450,10 @@ async def test_writers_that_meet_a_lease_harm_nobody(root: Path, context: Contex
         assert await process.wait() == 0
         size = (root / "busy").stat().st_size
         await context.wait(
-            lambda: bool(context.events)
-            and context.bodies()[-1]["events"][0]["oss"]["object"]["size"] == size
+            lambda: (
+                bool(context.events)
+                and context.bodies()[-1]["events"][0]["oss"]["object"]["size"] == size
+            )
         )
 
 

@@ -26,7 +26,6 @@ class Context:
         self.cursor: str | None = None
         self.state: dict[str, str] = {}
         self.reports: list[SourceReport] = []
-        self._changed = asyncio.Condition()
 
     def now(self) -> datetime:
         return datetime.now(UTC)
@@ -66,7 +65,6 @@ class Context:
             self.times.append(moment)
         if cursor is not None:
             self.cursor = cursor
-        await self._notify()
 
     async def deliver(self, event: Event, *, attempts: int = 3) -> Delivery:
         raise AssertionError("not for this source")
@@ -74,14 +72,10 @@ class Context:
     def report(self, report: SourceReport) -> None:
         self.reports.append(report)
 
-    async def _notify(self) -> None:
-        async with self._changed:
-            self._changed.notify_all()
-
     async def wait(self, condition: Callable[[], bool], timeout_s: float = DEADLINE_S) -> None:
-        """Wait until ``condition`` holds; looked at after each emit and every 10 ms."""
+        """Wait until ``condition`` holds; looked at every 10 ms."""
         async with asyncio.timeout(timeout_s):
-            while not condition():
+            while not condition():  # noqa: ASYNC110 - conditions of the file system have no event
                 await asyncio.sleep(0.01)
 
     async def wait_events(self, count: int, timeout_s: float = DEADLINE_S) -> list[Event]:
