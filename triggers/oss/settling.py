@@ -23,7 +23,7 @@ class Settling:
             heappush(self._heap, (due, path))
 
     def take_due(self, now: float, limit: int) -> list[str]:
-        """Remove and return up to ``limit`` paths that are due, in order of their due times."""
+        """Remove and return up to ``limit`` paths that are due, roughly the first hinted first."""
         taken: list[str] = []
         while self._heap and self._heap[0][0] <= now and len(taken) < limit:
             _, path = heappop(self._heap)
