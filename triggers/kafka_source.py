@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 
-from aiokafka import ConsumerRebalanceListener, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import (
     CommitFailedError,
     IllegalStateError,
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 _FETCH_RECORDS = 1000
 _BUFFER_BYTES = 8 << 20  # per partition, on top of one fetch
 _COMMIT_EVERY_S = 0.05
+_LAST_COMMIT_S = 3.0
 _WATCH_EVERY_S = 5.0
 _BACKOFF_S = (0.5, 30.0)
 
@@ -110,7 +111,7 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
             if self._window_timer is not None:
                 self._window_timer.cancel()
             self._failed.cancel()
-            await self._consumer.stop()
+            await _stop(self._consumer)
 
     async def _consume(self) -> None:
         async with self._tasks as tasks:
@@ -127,7 +128,7 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
                 for task in side:
                     task.cancel()
                 await self._let_running_end()
-                await self._commit()
+                await self._commit(_LAST_COMMIT_S)
 
     async def _raise_failure(self) -> None:
         await self._failed
@@ -260,7 +261,7 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
             committed = await self._commit()
             await self._context.sleep(_COMMIT_EVERY_S if committed else _BACKOFF_S[0])
 
-    async def _commit(self) -> bool:
+    async def _commit(self, deadline_s: float = ASK_S) -> bool:
         """Commit what is done. What cannot be committed now is tried again later (``False``), or
         is repeated by whoever has the partition then."""
         positions = self._lanes.committable()
@@ -271,7 +272,7 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
             for number, position in positions.items()
         }
         try:
-            await asyncio.wait_for(self._consumer.commit(offsets), ASK_S)
+            await asyncio.wait_for(self._consumer.commit(offsets), deadline_s)
         except (CommitFailedError, IllegalStateError, RebalanceInProgressError) as error:
             log.debug("commit refused, the partitions moved: %s", error)
             return True
@@ -287,7 +288,7 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
     async def on_partitions_revoked(self, revoked: object) -> None:
         """Before every rebalance: give nothing out, let running calls end, commit, forget."""
         await self._let_running_end()
-        await self._commit()
+        await self._commit(_LAST_COMMIT_S)
         self._lanes.reset()
         self._paused.clear()
 
@@ -367,6 +368,14 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
             known = consumer.highwater(tp) if tp in consumer.assignment() else None
             lag += max(0, max(end, known or 0) - positions[tp.partition])
         return SourceReport(f"consuming {len(positions)} partitions of '{topic}'", lag=lag)
+
+
+async def _stop(consumer: AIOKafkaConsumer) -> None:
+    """Leave the group; a broker that does not answer finds out by the session timeout."""
+    try:
+        await asyncio.wait_for(consumer.stop(), ASK_S)
+    except (KafkaError, OSError, TimeoutError) as error:
+        log.debug("left the group without a goodbye: %s", error)
 
 
 def _first(error: BaseException) -> BaseException:

@@ -46,7 +46,7 @@ rules = st.builds(
 
 
 @given(
-    steps=st.lists(st.tuples(st.integers(0, 7), st.one_of(st.none(), rules)), max_size=30),
+    steps=st.lists(st.tuples(st.integers(0, 15), st.one_of(st.none(), rules)), max_size=60),
     events=st.lists(st.tuples(kinds, short), min_size=1, max_size=8),
 )
 def test_the_index_finds_what_a_scan_of_all_rules_finds(
@@ -99,3 +99,19 @@ def test_a_changed_rule_replaces_the_old_one() -> None:
 
     assert index.match("x", event("k", "in/a")) == ()
     assert [hit.trigger.id for hit in index.match("x", event("k", "out/a"))] == ["id1"]
+
+
+def test_a_prefix_with_many_rules_gives_each_its_own_and_forgets_them() -> None:
+    index = RuleIndex()
+    for number in range(50):
+        rule = Rule("x", ("k*",) if number % 2 else ("k1",), "in/", f".{number % 5}")
+        index.put(trigger(number), rule, lambda happened: happened.data)
+
+    found = {hit.trigger.id for hit in index.match("x", event("k2", "in/a.3"))}
+    assert found == {f"id{number}" for number in range(50) if number % 5 == 3 and number % 2}
+
+    for number in range(50):
+        index.remove(f"id{number}")
+        left = {hit.trigger.id for hit in index.match("x", event("k1", "in/a.3"))}
+        assert left == {f"id{n}" for n in range(number + 1, 50) if n % 5 == 3}
+    assert index._sources == {}
