@@ -19,7 +19,8 @@ def routes(queue: Queue) -> list[web.RouteDef]:
 
     async def get_dead_letters(request: web.Request) -> web.Response:
         given = request.query.get("limit", "100")
-        if not (given.isascii() and given.isdigit() and 1 <= int(given[:8]) <= MAX_LETTERS):
+        digits = given.isascii() and given.isdigit() and len(given) < 20
+        if not digits or not 1 <= int(given) <= MAX_LETTERS:
             raise InvalidArgument(
                 f"expected an integer from 1 to {MAX_LETTERS}, got {given!r}", field="limit"
             )
