@@ -19,7 +19,7 @@ run: $(VENV)/.installed ## install, start a broker and the daemon, deploy the de
 install: $(VENV)/.installed ## make .venv with what a daemon needs
 
 publish: ## send a message: make publish TOPIC=orders MESSAGE='{"orderId": 7}'
-	@scripts/publish.sh "$(DATA)" "$(TOPIC)" '$(MESSAGE)'
+	@scripts/publish.sh "$(DATA)"
 
 test: $(VENV)/.installed-tests ## everything: style, types, layers, tests, Kafka tests on each broker
 	@scripts/test.sh

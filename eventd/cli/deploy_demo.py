@@ -40,8 +40,9 @@ def deploy_demo(
 ) -> None:
     """Create or update the service "demo".
 
-    Five functions, one per kind of source. It may be repeated; what is there is brought to the current state. The bucket and the log
-    directory are made below the daemon's data directory (--data).
+    Five functions, one per kind of source. It may be repeated; what is there is brought to the
+    current state. The bucket and the log directory are made below the daemon's data directory
+    (--data).
 
     Examples:
 

@@ -37,7 +37,8 @@ def logs(
 ) -> None:
     """Show what functions printed.
 
-    Function Compute's start, end and report lines are among them. The newest lines come last. Each request has its own colour on a terminal.
+    Function Compute's start, end and report lines are among them. The newest lines come last. Each
+    request has its own colour on a terminal.
 
     Examples:
 
