@@ -33,6 +33,7 @@ bench: $(VENV)/.installed-tests ## measure against the references (takes minutes
 
 docs: $(VENV)/.installed ## make the generated part of docs/
 	$(VENV)/bin/eventd settings --markdown > docs/reference/settings.md
+	$(VENV)/bin/python scripts/command_reference.py > docs/reference/commands.md
 
 clean: ## remove .venv and caches; data stay
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -21,6 +21,9 @@ fetch() {
       <groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId>
       <version>$version</version>
     </dependency>
+    <dependency>
+      <groupId>org.slf4j</groupId><artifactId>slf4j-reload4j</artifactId><version>1.7.36</version>
+    </dependency>
   </dependencies>
 </project>
 POM

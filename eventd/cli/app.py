@@ -78,8 +78,10 @@ def _root(
     pass
 
 
-for _command in _COMMANDS:
-    app.command(_command.__name__.replace("_", "-"))(_command)
+COMMAND_NAMES = tuple(command.__name__.replace("_", "-") for command in _COMMANDS)
+
+for _name, _command in zip(COMMAND_NAMES, _COMMANDS, strict=True):
+    app.command(_name)(_command)
 
 
 def run(arguments: Sequence[str]) -> int:

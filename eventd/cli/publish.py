@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from typing import Annotated
 
@@ -44,6 +45,8 @@ async def _send(servers: str, topic: str, key: str, messages: list[str]) -> list
     from aiokafka import AIOKafkaProducer
     from aiokafka.errors import KafkaError
 
+    # It warns about a topic that the broker is about to create.
+    logging.getLogger("aiokafka").setLevel(logging.ERROR)
     producer = AIOKafkaProducer(bootstrap_servers=servers, request_timeout_ms=10_000)
     try:
         async with asyncio.timeout(_DEADLINE_S):
