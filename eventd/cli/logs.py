@@ -89,7 +89,7 @@ def _text(line: Mapping[str, Any], *, colour: bool) -> str:
 
 def _since_ms(given: str, now_s: float) -> int:
     """An age (``10m``) or a local or zoned ISO time as wall clock in ms. Raises ``Failure``."""
-    age = re.fullmatch(r"(\d{1,9})([smhd])", given)
+    age = re.fullmatch(r"([0-9]{1,9})([smhd])", given)
     if age:
         return max(0, int((now_s - int(age[1]) * _UNITS_S[age[2]]) * 1000))
     try:
