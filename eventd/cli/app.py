@@ -88,9 +88,9 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command line; its exit code. An error is one line on stderr."""
     command = typer.main.get_command(app)
     try:
-        outcome = command.main(
-            list(arguments) or ["--help"], prog_name="eventd", standalone_mode=False
-        )
+        # Not command.main: it would turn a broken pipe into exit code 1.
+        with command.make_context("eventd", list(arguments) or ["--help"]) as context:
+            command.invoke(context)
     except Exit as end:
         return end.exit_code
     except (Abort, KeyboardInterrupt):
@@ -108,7 +108,7 @@ def run(arguments: Sequence[str]) -> int:
     except ConfigError as error:
         _complain(str(error))
         return Failure.exit_code
-    return outcome if isinstance(outcome, int) else 0
+    return 0
 
 
 def _complain(message: str) -> None:

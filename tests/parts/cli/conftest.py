@@ -47,11 +47,12 @@ class Lines:
         shown = 0
         try:
             while True:
-                for line in self.kept[shown:]:
-                    yield line
-                shown = len(self.kept)
                 self.grown.clear()
-                await self.grown.wait()
+                while shown < len(self.kept):
+                    shown += 1
+                    yield self.kept[shown - 1]
+                if not self.grown.is_set():
+                    await self.grown.wait()
         finally:
             self.followers -= 1
 
@@ -141,7 +142,8 @@ def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
-    assert ready.wait(DEADLINE_S)
+    while not ready.wait(0.05):
+        assert thread.is_alive(), "the fake daemon ended while it was starting"
     write_endpoint(data, started[0].url)
     yield started[0]
     started[0].call(ending[0].set)
@@ -186,7 +188,11 @@ def _app(daemon: Daemon) -> web.Application:
     app.add_routes(logs.routes(daemon.lines, daemon.closing))
     app.add_routes(dead_letters.routes(Letters()))  # type: ignore[arg-type] # reads only these
     app.router.add_post("/2016-08-15/services/{service}/functions/{function}/invocations", _invoke)
-    app.router.add_route("*", "/2016-08-15/{tail:.*}", lambda request: _resource(request, daemon))
+
+    async def resource(request: web.Request) -> web.Response:
+        return await _resource(request, daemon)
+
+    app.router.add_route("*", "/2016-08-15/{tail:.*}", resource)
     return app
 
 
