@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -75,26 +77,36 @@ def what_to_try(endpoint: str, data: Path, kafka: str) -> str:
     bucket = shlex.quote(str(data / "buckets" / BUCKET))
     log = shlex.quote(str(data / LOG_DIRECTORY / "app.log"))
     url = f"{endpoint}{API}/proxy/{SERVICE}/hello/"
+    command = own_name()
     option = "" if data == data_directory(None) else f" --data {shlex.quote(str(data))}"
     lines = [
         "",
         "Try it:",
         f"  the API               {endpoint}",
-        f"  call a URL            curl {url}?name=you",
+        f"  call a URL            curl '{url}?name=you'",
         f"  drop a picture        cp PICTURE {bucket}/",
         f"  write a log line      echo 'ERROR disk is warm' >> {log}",
     ]
     if kafka:
         servers = shlex.quote(kafka)
         lines.append(
-            f"  publish a message     eventd publish {TOPIC} '{{\"orderId\": 7}}' "
+            f"  publish a message     {command} publish {TOPIC} '{{\"orderId\": 7}}' "
             f"--bootstrap-servers {servers}"
         )
     lines += [
-        f"  see what they print   eventd logs{option} --follow",
-        f"  see what runs         eventd status{option} --watch",
+        f"  see what they print   {command} logs{option} --follow",
+        f"  see what runs         {command} status{option} --watch",
     ]
     return "\n".join(lines)
+
+
+def own_name() -> str:
+    """How this program is called from the shell: ``eventd`` if it is found, else its path."""
+    if shutil.which("eventd"):
+        return "eventd"
+    script = Path(sys.executable).parent / "eventd"
+    here = Path.cwd()
+    return str(script.relative_to(here) if script.is_relative_to(here) else script)
 
 
 def _put_service(client: Client) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import pytest
@@ -23,11 +24,9 @@ def test_a_quantile_lies_in_the_bucket_of_the_exact_one(times: list[float], shar
     histogram = Histogram()
     for seconds in times:
         histogram.observe(seconds)
-    position = max(1, -(-int(share * len(times) * 1000) // 1000))
-    exact = sorted(times)[min(position, len(times)) - 1]
-    limits = (0.0, *histogram.buckets)
-    upper = next(limit for limit in limits if exact <= limit)
-    lower = max((limit for limit in limits if limit < exact), default=0.0)
+    exact = sorted(times)[max(1, math.ceil(share * len(times))) - 1]
+    upper = next(limit for limit in histogram.buckets if exact <= limit)
+    lower = max((limit for limit in histogram.buckets if limit < exact), default=0.0)
 
     found = quantile_ms(histogram, share)
 
