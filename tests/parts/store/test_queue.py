@@ -301,8 +301,7 @@ async def test_a_backlog_larger_than_memory_comes_in_order(opener: Opener, make:
             await store.queue.finish(invocation.id)
     async with opener() as store:
         assert store.queue.statistics().waiting == 1500
-        for _ in range(1500):
-            seen.append(await asyncio.wait_for(store.queue.claim(), LONG_S))
+        seen += [await asyncio.wait_for(store.queue.claim(), LONG_S) for _ in range(1500)]
     assert seen == given
 
 
