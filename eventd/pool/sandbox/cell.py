@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import gc
+import json
 import os
 import resource
 import signal
@@ -17,7 +18,7 @@ import struct
 import sys
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import NoReturn
 
 from eventd.pool.sandbox import census, kernel, landlock, root, seccomp, wire
@@ -55,50 +56,76 @@ class Walls:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One cell.
+    """What a seat is to become; it comes as a message, with descriptors.
 
     Attributes:
+        blank: build everything, then wait for the instance's socket and the code.
         uid: 0 to stay what the launcher is.
-        doors: ``cgroup.procs`` descriptors to write to.
-        code: descriptor of the code's detached mount, -1 for a blank.
-        waiting: a blank waits on this socket for its instance's socket.
-        sock: the instance's socket, -1 for a blank.
         code_path: where the function sees its code.
-        tmp: private directory at the process level.
-        mark: tells this cell's processes from others' at the process level.
+        tmp: where it may write.
+        mark: tells this cell's processes from others' at the process level, 0 above it.
     """
 
+    blank: bool
     uid: int
     internet: bool
     disk_mb: int
     processes: int
-    doors: tuple[int, ...] = ()
-    code: int = -1
-    waiting: socket.socket | None = None
-    sock: int = -1
     code_path: str = "/code"
     tmp: str = "/tmp"
     mark: int = 0
 
+    def encode(self) -> bytes:
+        return json.dumps(asdict(self)).encode()
 
-def run(walls: Walls, plan: Plan, launcher: int) -> NoReturn:
-    """In the forked child: become the cell. Never returns into the launcher's code."""
+    @staticmethod
+    def decode(message: bytes) -> Plan:
+        return Plan(**json.loads(message))
+
+
+def run(walls: Walls, waiting: socket.socket, doors: list[int], launcher: int) -> NoReturn:
+    """In the forked child: sit down in the control groups, wait for a plan, become the cell.
+
+    Never returns into the launcher's code.
+
+    Args:
+        waiting: the cell's end; it says ``seated`` and, if it becomes a blank, ``ready``.
+        doors: ``cgroup.procs`` descriptors to write to. It may take 10 ms, which is why it is done
+            before there is a plan.
+    """
     try:
         _reset_signals()
         kernel.die_with_parent(launcher)
-        for door in plan.doors:
+        kernel.close_all_but([waiting.fileno(), walls.template, *doors])
+        for door in doors:
             os.write(door, b"0")
+            os.close(door)
+        plan, descriptors = _sit(waiting)
         if walls.template >= 0:
-            _namespaces(walls, plan)
-        kept = [plan.sock] if plan.waiting is None else [plan.waiting.fileno()]
-        kernel.close_all_but(kept)
+            _namespaces(walls, plan, descriptors[1:])
         _drop(walls, plan)
-        sock = plan.sock if plan.waiting is None else _wait(plan.waiting)
+        sock = _wait(waiting) if plan.blank else descriptors[0]
+        kernel.close_all_but([sock])
         _serve(walls, plan, socket.socket(fileno=sock))
     except BaseException:  # noqa: BLE001 - a forked child must never go on in its parent's code
         traceback.print_exc()
     finally:
         os._exit(FAILED)
+
+
+def _sit(waiting: socket.socket) -> tuple[Plan, list[int]]:
+    """Wait for the plan; its descriptors are the instance's socket and the code's mount."""
+    try:
+        waiting.send(b"seated")
+    except BrokenPipeError:
+        pass  # the plan did not wait for us: it is in the socket already
+    message, descriptors = wire.receive(waiting)
+    if not message:
+        # The launcher hung up without having read our word: the kernel tells that first.
+        message, descriptors = wire.receive(waiting)
+    if not message:
+        os._exit(0)  # the launcher is gone
+    return Plan.decode(message), descriptors
 
 
 def _reset_signals() -> None:
@@ -109,15 +136,15 @@ def _reset_signals() -> None:
     os.umask(0o022)
 
 
-def _namespaces(walls: Walls, plan: Plan) -> None:
+def _namespaces(walls: Walls, plan: Plan, code: list[int]) -> None:
     kernel.setns(walls.template, kernel.NEWNS)
     wanted = kernel.NEWNS | kernel.NEWIPC | kernel.NEWUTS | kernel.NEWCGROUP
     kernel.unshare(wanted if plan.internet else wanted | kernel.NEWNET)
     if not plan.internet:
         loopback_up()
     root.own_mounts(plan.disk_mb)
-    if plan.code >= 0:
-        kernel.attach(plan.code, "/code")
+    if code:
+        kernel.attach(code[0], "/code")
     with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
         file.write("500")  # on a machine out of memory an instance goes before the daemon
 
@@ -199,8 +226,7 @@ def _wait(waiting: socket.socket) -> int:
     waiting.send(b"ready")
     message, descriptors = wire.receive(waiting)
     if not message or not descriptors:
-        os._exit(0)  # the launcher is gone, or has no use for it
-    waiting.close()
+        os._exit(0)  # the launcher is gone
     return descriptors[0]
 
 
