@@ -27,6 +27,7 @@ Serve = Callable[[socket.socket, str], NoReturn]
 
 _INSIDE_UID = 1000  # the uid that a function sees where only one uid of the host is at hand
 _SIOCSIFFLAGS, _UP_AND_RUNNING = 0x8914, 0x49
+_kept: list[object] = []  # what is hidden from function code: freeing it would unshare its pages
 FAILED = 120
 """Exit code of a cell that could not be built; the reason is on the launcher's stderr."""
 
@@ -43,6 +44,8 @@ class Walls:
         serve: the bootstrap's entry.
         python: the interpreter's path as an instance sees it.
         prefixes: directories of the host that the interpreter needs.
+        hidden: loaded modules that function code must not find; looking for them in every cell
+            would touch, and so copy, memory that all cells share.
     """
 
     template: int
@@ -52,6 +55,7 @@ class Walls:
     serve: Serve
     python: str
     prefixes: tuple[str, ...]
+    hidden: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,10 +246,8 @@ def _serve(walls: Walls, plan: Plan, sock: socket.socket) -> NoReturn:
     )
     sys.argv = [""]
     sys.executable = walls.python
-    for name in [name for name in sys.modules if name.partition(".")[0] == "eventd"]:
-        del sys.modules[name]
-    main = type(sys)("__main__")
-    sys.modules["__main__"] = main
+    _kept.extend(sys.modules.pop(name) for name in walls.hidden)
+    sys.modules["__main__"] = type(sys)("__main__")
     gc.enable()
     _silence()  # until here an error reached the launcher's stderr; function code must not
     walls.serve(sock, plan.code_path)

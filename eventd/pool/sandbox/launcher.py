@@ -89,7 +89,8 @@ class Launcher:
             (seccomp.program(internet=False), seccomp.program()) if kernel.CALLS else (b"", b"")
         )
         version = landlock.abi() if self._order.level < order.BARE else 0
-        return Walls(template, user, version, filters, serve, python, prefixes)
+        hidden = ("__main__", *(name for name in sys.modules if name.partition(".")[0] == "eventd"))
+        return Walls(template, user, version, filters, serve, python, prefixes, hidden)
 
     def announce(self) -> None:
         """Tell the daemon what there is; from now on it may ask for instances."""
