@@ -92,13 +92,17 @@ async def memory(zygote: Zygote, code: str) -> float:
     return found
 
 
+def lay_out(place: Path) -> Path:
+    place.chmod(0o755)
+    (place / "code").mkdir()
+    (place / "code" / "main.py").write_text("def handler(event, context): return event\n")
+    (place / "bootstrap.py").write_text(BOOTSTRAP)
+    return place
+
+
 async def main(n: int, level: int) -> None:
     with tempfile.TemporaryDirectory() as directory:
-        place = Path(directory)
-        place.chmod(0o755)
-        (place / "code").mkdir()
-        (place / "code" / "main.py").write_text("def handler(event, context): return event\n")
-        (place / "bootstrap.py").write_text(BOOTSTRAP)
+        place = lay_out(Path(directory))
         for blanks in (2, 0):
             settings = PoolSettings(blanks=blanks)
             async with Zygote(

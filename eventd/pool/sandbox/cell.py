@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import gc
-import json
 import os
 import resource
 import signal
@@ -18,7 +17,7 @@ import struct
 import sys
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import NoReturn
 
 from eventd.pool.sandbox import census, kernel, landlock, root, seccomp, wire
@@ -26,6 +25,7 @@ from eventd.pool.sandbox import census, kernel, landlock, root, seccomp, wire
 Serve = Callable[[socket.socket, str], NoReturn]
 
 _INSIDE_UID = 1000  # the uid that a function sees where only one uid of the host is at hand
+_PLAN = struct.Struct("<??xxIIIQ")
 _SIOCSIFFLAGS, _UP_AND_RUNNING = 0x8914, 0x49
 _kept: list[object] = []  # what is hidden from function code: freeing it would unshare its pages
 FAILED = 120
@@ -42,7 +42,6 @@ class Walls:
         landlock: ABI, 0 without.
         filters: the system call filters without and with internet; empty where impossible.
         serve: the bootstrap's entry.
-        python: the interpreter's path as an instance sees it.
         prefixes: directories of the host that the interpreter needs.
         hidden: loaded modules that function code must not find; looking for them in every cell
             would touch, and so copy, memory that all cells share.
@@ -53,7 +52,6 @@ class Walls:
     landlock: int
     filters: tuple[bytes, bytes]
     serve: Serve
-    python: str
     prefixes: tuple[str, ...]
     hidden: tuple[str, ...]
 
@@ -80,11 +78,16 @@ class Plan:
     mark: int = 0
 
     def encode(self) -> bytes:
-        return json.dumps(asdict(self)).encode()
+        head = _PLAN.pack(
+            self.blank, self.internet, self.uid, self.disk_mb, self.processes, self.mark
+        )
+        return head + f"{self.code_path}\0{self.tmp}".encode()
 
     @staticmethod
     def decode(message: bytes) -> Plan:
-        return Plan(**json.loads(message))
+        blank, internet, uid, disk_mb, processes, mark = _PLAN.unpack_from(message)
+        code_path, _, tmp = message[_PLAN.size :].decode().partition("\0")
+        return Plan(blank, uid, internet, disk_mb, processes, code_path, tmp, mark)
 
 
 def run(walls: Walls, waiting: socket.socket, doors: list[int], launcher: int) -> NoReturn:
@@ -237,15 +240,8 @@ def _wait(waiting: socket.socket) -> int:
 def _serve(walls: Walls, plan: Plan, sock: socket.socket) -> NoReturn:
     """Tidy the interpreter so that function code finds a plain one, and hand over."""
     os.chdir(plan.code_path)
-    os.environ.clear()
-    os.environ.update(
-        HOME=plan.tmp,
-        TMPDIR=plan.tmp,
-        LANG="C.UTF-8",
-        PATH=f"/usr/local/bin:/usr/bin:/bin:{os.path.dirname(walls.python)}",
-    )
-    sys.argv = [""]
-    sys.executable = walls.python
+    if plan.tmp != "/tmp":
+        os.environ.update(HOME=plan.tmp, TMPDIR=plan.tmp)
     _kept.extend(sys.modules.pop(name) for name in walls.hidden)
     sys.modules["__main__"] = type(sys)("__main__")
     gc.enable()

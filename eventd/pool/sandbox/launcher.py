@@ -72,7 +72,6 @@ class Launcher:
             self._lacks.append(f"connect guard: {error.strerror}")
 
     def _make_walls(self, serve: Serve) -> Walls:
-        python = os.path.realpath(sys.executable)
         prefixes = tuple(dict.fromkeys(os.path.realpath(p) for p in (sys.base_prefix, sys.prefix)))
         user = self._order.level == order.USER_NAMESPACES
         template = -1
@@ -90,7 +89,7 @@ class Launcher:
         )
         version = landlock.abi() if self._order.level < order.BARE else 0
         hidden = ("__main__", *(name for name in sys.modules if name.partition(".")[0] == "eventd"))
-        return Walls(template, user, version, filters, serve, python, prefixes, hidden)
+        return Walls(template, user, version, filters, serve, prefixes, hidden)
 
     def announce(self) -> None:
         """Tell the daemon what there is; from now on it may ask for instances."""
@@ -104,7 +103,16 @@ class Launcher:
         self._send(wire.encode(wire.Kind.READY, os.getpid(), json.dumps(content)))
 
     def _prepare_self(self) -> None:
-        """What children inherit is set once, here."""
+        """What children inherit is set once, here: each would copy the memory that it touches."""
+        sys.argv = [""]
+        sys.executable = os.path.realpath(sys.executable)  # instances don't see the link to it
+        os.environ.clear()
+        os.environ.update(
+            HOME="/tmp",
+            TMPDIR="/tmp",
+            LANG="C.UTF-8",
+            PATH=f"/usr/local/bin:/usr/bin:/bin:{os.path.dirname(sys.executable)}",
+        )
         if kernel.threads() != 1:
             raise RuntimeError("the bootstrap started a thread; namespaces hold for one only")
         kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)

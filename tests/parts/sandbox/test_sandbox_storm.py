@@ -62,14 +62,16 @@ async def test_a_storm_of_starts_leaks_nothing(
 
         await _quiet(launcher, stock)
         assert (_descriptors("self"), _descriptors(launcher)) == before
-        groups = [
-            path
-            for place in cgroups.places(Fence(tmp_path / "state").name).directories()
-            for path in Path(place).rglob("i*/cgroup.procs")
-        ]
+        groups = _groups(tmp_path / "state")
         per_instance = len(cgroups.places("x").directories())
         assert len(groups) == stock * per_instance
         assert house.zygote.statistics().restarts == 0
+
+
+def _groups(state: Path) -> list[Path]:
+    """Instances' control groups."""
+    places = cgroups.places(Fence(state).name).directories()
+    return [path for place in places for path in Path(place).rglob("i*/cgroup.procs")]
 
 
 def _launcher() -> int:
