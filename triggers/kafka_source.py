@@ -87,7 +87,7 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
             window_s=consumption.batch_window_s,
             key_lanes=consumption.concurrency,
         )
-        self._buffer_records = max(_FETCH_RECORDS, 2 * consumption.batch_size)
+        self._buffer_records = max(4 * _FETCH_RECORDS, 2 * consumption.batch_size)
         self._consumer = consumption.consumer(consumption.group)
         self._loop = asyncio.get_running_loop()
         self._tasks = asyncio.TaskGroup()
@@ -140,7 +140,9 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
         group would take this member for dead after ``max_poll_interval_ms``."""
         consumer, lanes = self._consumer, self._lanes
         while True:
-            fetched = await consumer.getmany(timeout_ms=500, max_records=_FETCH_RECORDS)
+            fetched = await consumer.getmany(timeout_ms=200, max_records=_FETCH_RECORDS)
+            for tp in list(self._paused):  # most were resumed by the unit that made room
+                self._resume(tp.partition)
             if not fetched:
                 continue
             self.consumed = True
@@ -158,13 +160,14 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
             self._consumer.pause(tp)
             self._paused.add(tp)
 
-    def _resume(self) -> None:
-        half = self._buffer_records // 2
-        for tp in list(self._paused):
-            if not self._lanes.crowded(tp.partition, records=half, size=_BUFFER_BYTES // 2):
-                self._paused.discard(tp)
-                if tp in self._consumer.assignment():
-                    self._consumer.resume(tp)
+    def _resume(self, partition: int) -> None:
+        tp = TopicPartition(self._plan.topic, partition)
+        if tp in self._paused and not self._lanes.crowded(
+            partition, records=self._buffer_records // 2, size=_BUFFER_BYTES // 2
+        ):
+            self._paused.discard(tp)
+            if tp in self._consumer.assignment():
+                self._consumer.resume(tp)
 
     def _start_window_timer(self) -> None:
         if self._plan.batch_window_s > 0 and self._window_timer is None:
@@ -216,7 +219,7 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
             if not self._dirty.is_set():
                 self._dirty.set()
             if self._paused:
-                self._resume()
+                self._resume(unit.records[-1].partition)
             if self._idle:
                 self._wake()
             if self._plan.batch_window_s > 0:
