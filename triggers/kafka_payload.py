@@ -99,7 +99,7 @@ class Encoder:
         self._account_id = account_id
         self._raw_data = raw_data
         self._templates: dict[tuple[str, int], bytes] = {}
-        self._last_second = -1
+        self._last_second: int | None = None
         self._last_text = b""
 
     def encode(self, records: Sequence[Record]) -> bytes:
