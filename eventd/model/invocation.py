@@ -51,9 +51,9 @@ class Invocation:
     depth: int = 0
 
 
-@dataclass(slots=True)  # not frozen: that costs 1.5 us more for every call; nobody changes it
+@dataclass(slots=True)
 class Outcome:
-    """How one attempt ended.
+    """How one attempt ended. Nobody changes it; ``frozen`` would cost 2 us a call.
 
     Attributes:
         error_type: empty on success, else FC's error type.
