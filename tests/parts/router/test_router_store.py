@@ -67,7 +67,10 @@ class Node:
 
     async def wait_idle(self) -> None:
         async with asyncio.timeout(20):
-            while self.store.queue.statistics().waiting or self.store.queue.statistics().claimed:
+            while True:  # the queue has no event for it
+                counts = self.store.queue.statistics()
+                if not counts.waiting and not counts.claimed:
+                    return
                 await asyncio.sleep(0.01)
 
     def dispatching(self):  # type: ignore[no-untyped-def]
