@@ -31,6 +31,7 @@ _FETCH_RECORDS = 1000
 _BUFFER_BYTES = 8 << 20  # per partition, on top of one fetch
 _COMMIT_EVERY_S = 0.05
 _LAST_COMMIT_S = 3.0
+_LOOK_S = 3.0
 _WATCH_EVERY_S = 5.0
 _BACKOFF_S = (0.5, 30.0)
 
@@ -358,12 +359,12 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
         positions = self._lanes.positions()
         try:
             if not positions:
-                topics = await asyncio.wait_for(consumer.topics(), ASK_S)
+                topics = await asyncio.wait_for(consumer.topics(), _LOOK_S)
                 if topic not in topics:
                     return SourceReport(f"topic '{topic}' does not exist", healthy=False)
                 return SourceReport(f"waiting for partitions of '{topic}'")
             partitions = [TopicPartition(topic, number) for number in positions]
-            ends = await asyncio.wait_for(consumer.end_offsets(partitions), ASK_S)
+            ends = await asyncio.wait_for(consumer.end_offsets(partitions), _LOOK_S)
         except (KafkaError, OSError, TimeoutError) as error:
             return SourceReport(f"broker away: {_text(error)}", healthy=False)
         lag = 0
