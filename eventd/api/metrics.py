@@ -18,8 +18,6 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from eventd.metrics import FunctionMetrics, Histogram, Metrics
 
-PUBLIC_PATHS = ("/metrics",)
-
 HELP: Mapping[str, str] = {
     "events_received": "Events that a source brought, by trigger type",
     "events_filtered": "Events that no rule wanted, by trigger type",
