@@ -1,0 +1,620 @@
+"""One instance of a function: start, initialize, ready (busy or idle), draining, gone.
+
+The only state machine of the pool. ``live`` is its life, a task that the pool owns; calls move by
+callbacks of the channel between two of its steps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, Protocol
+
+import orjson
+
+from eventd.clock import Clock
+from eventd.config import PoolSettings
+from eventd.errors import EventdError, ServiceUnavailable
+from eventd.metrics import Metrics
+from eventd.model.identity import new_request_id
+from eventd.model.invocation import Outcome
+from eventd.model.snapshot import FunctionSnapshot
+from eventd.pool import failure, tail
+from eventd.pool.call import Call, LogSink
+from eventd.pool.channel import Channel
+from eventd.pool.zygote import ExitStatus, Process, SpawnSpec
+
+logger = logging.getLogger(__name__)
+
+LATE_S = 10.0
+"""After a timeout at concurrency above 1 the other calls of the instance have so long to end."""
+EXIT_S = 10.0
+"""A killed process is gone within this time, or the machine is in trouble."""
+MEMORY_EVERY_S = 0.25
+PRE_STOP_S = 90
+BUFFER_BYTES = 1 << 20
+LOG_SLACK = 1.25
+"""The runtime keeps to the log limit by itself; only one that doesn't meets this."""
+MAX_LINE = 32 << 10
+
+
+class State(IntEnum):
+    STARTING = 0
+    INITIALIZING = 1
+    READY = 2
+    DRAINING = 3
+    GONE = 4
+
+
+MOVES = {
+    State.STARTING: {State.INITIALIZING, State.READY, State.DRAINING, State.GONE},
+    State.INITIALIZING: {State.READY, State.DRAINING, State.GONE},
+    State.READY: {State.DRAINING, State.GONE},
+    State.DRAINING: {State.GONE},
+    State.GONE: set(),
+}
+
+
+class Packages(Protocol):
+    """Code packages on this machine's disk."""
+
+    async def unpacked(self, digest: str) -> Path:
+        """The directory with the unpacked package; unpacks it once. ``KeyError``: unknown digest.
+        Cancelling leaves nothing half-made."""
+
+
+class Spawner(Protocol):
+    """What the pool needs of ``Zygote``."""
+
+    async def spawn(self, spec: SpawnSpec, sock: socket.socket) -> Process: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Whose functions run, as ``context`` shows it."""
+
+    account_id: str
+    region: str
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What every instance of a pool shares."""
+
+    zygote: Spawner
+    packages: Packages
+    settings: PoolSettings
+    metrics: Metrics
+    clock: Clock
+    log_sink: LogSink
+    account: Account
+
+
+class InstanceOwner(Protocol):
+    """The pool, as its instances see it. No method may block or raise."""
+
+    def bind(self, instance: Instance) -> Call | None:
+        """The call on whose behalf ``instance`` initializes, if one still waits."""
+
+    def ready(self, instance: Instance) -> None:
+        """It takes calls now."""
+
+    def freed(self, instance: Instance, now: float) -> None:
+        """A ready instance has one slot more."""
+
+    def unavailable(self, instance: Instance) -> None:
+        """It takes no further calls."""
+
+    def failed(self, instance: Instance, outcome: Outcome, calls: int) -> None:
+        """It could not start; ``outcome`` is for the ``calls`` next waiting calls, which it was
+        meant to serve."""
+
+
+class Instance:
+    """A process that serves up to ``instanceConcurrency`` calls of one snapshot at once."""
+
+    __slots__ = (
+        "_channel",
+        "_channel_gone",
+        "_first",
+        "_killed",
+        "_late_timer",
+        "_log_second",
+        "_log_used",
+        "_loop",
+        "_memory_due",
+        "_monotonic",
+        "_owner",
+        "_process",
+        "_reading_paused",
+        "_retiring",
+        "_shared",
+        "_timer",
+        "concurrency",
+        "id",
+        "idle_since",
+        "import_ms",
+        "init_ms",
+        "load",
+        "memory_mb",
+        "served",
+        "snapshot",
+        "spawn_ms",
+        "started_at",
+        "state",
+    )
+
+    def __init__(
+        self, snapshot: FunctionSnapshot, shared: Surroundings, owner: InstanceOwner
+    ) -> None:
+        self.id = f"c-{os.urandom(4).hex()}-{os.urandom(10).hex()}"
+        self.snapshot = snapshot
+        self.concurrency = max(1, snapshot.instance_concurrency)
+        self.state = State.STARTING
+        self.load = 0
+        self.served = 0
+        self.memory_mb = 0.0
+        self.spawn_ms = self.import_ms = self.init_ms = 0.0
+        self.started_at = self.idle_since = shared.clock.monotonic()
+        self._shared = shared
+        self._owner = owner
+        self._monotonic = shared.clock.monotonic
+        self._process: Process | None = None
+        self._loop = asyncio.get_running_loop()
+        self._channel = Channel(self._loop, self, shared.settings.max_result_bytes)
+        self._channel_gone = asyncio.Event()
+        self._first: Call | None = None
+        self._killed = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._late_timer: asyncio.TimerHandle | None = None
+        self._memory_due = 0.0
+        self._log_second = 0.0
+        self._log_used = 0
+        self._reading_paused = False
+        self._retiring = False
+
+    # -- its life
+
+    async def live(self) -> None:
+        """Start, serve, end. Returns when the process is gone and every call was answered; a
+        failure to start reaches the waiting calls. Cancelling kills the process."""
+        try:
+            process = await self._start()
+        except EventdError as error:
+            self._cannot_start(failure.refused(error))
+            return
+        except Exception as error:
+            # A broken package, a full disk: the function's trouble, never the daemon's.
+            logger.exception("instance %s of %s does not start", self.id, self.snapshot.function)
+            self._cannot_start(failure.refused(ServiceUnavailable(f"no instance: {error}")))
+            return
+        except BaseException:
+            self._gone(ExitStatus(0, False, 0.0))
+            raise
+        status = ExitStatus(-9, False, 0.0)
+        try:
+            status = await self._until_exit(process)
+        finally:
+            process.kill()
+            self._channel.close()
+            self._shared.metrics.instances_ended += 1
+            self._gone(status)
+
+    async def _start(self) -> Process:
+        shared, snapshot = self._shared, self.snapshot
+        code = await shared.packages.unpacked(snapshot.code_digest)
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        for end in (ours, theirs):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
+        spec = SpawnSpec(
+            instance_id=self.id,
+            code_dir=str(code),
+            memory_mb=snapshot.memory_mb,
+            disk_mb=snapshot.disk_mb,
+            internet=snapshot.internet_access,
+        )
+        try:
+            began = self._monotonic()
+            process = await shared.zygote.spawn(spec, theirs)
+        except BaseException:
+            ours.close()
+            theirs.close()
+            raise
+        self._process = process
+        try:
+            await self._loop.create_connection(lambda: self._channel, sock=ours)
+        except BaseException:
+            process.kill()
+            ours.close()
+            raise
+        self.spawn_ms = (self._monotonic() - began) * 1e3
+        shared.metrics.instances_started += 1
+        self._initialize()
+        return process
+
+    async def _until_exit(self, process: Process) -> ExitStatus:
+        """Until the process ended and its last words were read."""
+        async with asyncio.TaskGroup() as group:
+            exit_ = group.create_task(process.wait())
+            lost = group.create_task(self._channel_gone.wait())
+            await asyncio.wait({exit_, lost}, return_when=asyncio.FIRST_COMPLETED)
+            if not exit_.done():
+                process.kill()  # it closed its socket: whatever it does now, nobody hears of it
+                await asyncio.wait({exit_}, timeout=EXIT_S)
+            elif not lost.done():
+                await asyncio.wait({lost}, timeout=1.0)
+            lost.cancel()
+            if not exit_.done():
+                exit_.cancel()
+                return ExitStatus(-9, False, self.memory_mb)
+        return exit_.result()
+
+    def _initialize(self) -> None:
+        if self.state is State.DRAINING:  # it was retired while it started
+            self.kill()
+            return
+        first = self._owner.bind(self)
+        snapshot = self.snapshot
+        request_id = first.request_id if first is not None else new_request_id()
+        qualifier = first.qualifier if first is not None else snapshot.version_name
+        self._channel.initialize(self._settings(request_id, qualifier))
+        if not snapshot.initializer:
+            self._serve(first)
+            return
+        self._move(State.INITIALIZING)
+        self._first = first
+        if first is not None:
+            first.link = self
+            if first.want_tail and self.concurrency == 1:
+                first.tail = bytearray(tail.initialize_begin(request_id))
+        self._timer = self._loop.call_later(
+            snapshot.initialization_timeout_s, self._initializer_late
+        )
+
+    def _settings(self, request_id: str, qualifier: str) -> bytes:
+        snapshot, shared = self.snapshot, self._shared
+        hooks = snapshot.lifecycle
+        fields: dict[str, Any] = {
+            "instanceId": self.id,
+            "requestId": request_id,
+            "qualifier": qualifier,
+            "accountId": shared.account.account_id,
+            "region": shared.account.region,
+            "service": snapshot.service,
+            "function": snapshot.function,
+            "version": snapshot.version_name,
+            "handler": snapshot.handler,
+            "initializer": snapshot.initializer,
+            "initializationTimeout": snapshot.initialization_timeout_s,
+            "memory": snapshot.memory_mb,
+            "timeout": snapshot.timeout_s,
+            "concurrency": self.concurrency,
+            "runtime": snapshot.runtime,
+            "logProject": snapshot.log_project,
+            "logStore": snapshot.log_store,
+            "credentials": {},
+            "environment": dict(snapshot.environment),
+            "preStop": (hooks.get("preStop") or {}).get("handler") or "",
+            "logBytesPerSecond": shared.settings.max_log_bytes_s,
+        }
+        return orjson.dumps(fields)
+
+    def _serve(self, first: Call | None) -> None:
+        """Take calls from now on, ``first`` before the others."""
+        self._move(State.READY)
+        self.idle_since = self._monotonic()
+        if first is not None:
+            self._first = first
+            first.cold = True
+            first.spawn_ms, first.import_ms = self.spawn_ms, self.import_ms
+            first.init_ms = self.init_ms
+            if first.want_tail and self.concurrency == 1 and first.tail is None:
+                first.tail = bytearray(tail.INITED)
+            self.start(first, self._monotonic())
+        if self._retiring:
+            self.retire()
+        else:
+            self._owner.ready(self)
+
+    def _move(self, state: State) -> None:
+        if state not in MOVES[self.state]:
+            raise RuntimeError(f"instance {self.id}: {self.state.name} to {state.name}")
+        self.state = state
+
+    # -- calls
+
+    def start(self, call: Call, now: float) -> None:
+        """Send ``call``; the caller saw a free slot of a ready instance."""
+        call.started_at = now
+        call.started_ms = self._shared.clock.time_ms()
+        call.instance_id = self.id
+        call.link = self
+        self.load += 1
+        if call.want_tail and self.concurrency == 1:
+            if call.tail is None:
+                call.tail = bytearray()
+            call.tail += tail.begin(call.request_id)
+        self._channel.open(call)
+        if self._timer is None:
+            self._timer = self._loop.call_later(self.snapshot.timeout_s, self._look)
+
+    def consumed(self, call: Call, size: int) -> None:
+        self._channel.consumed(call, size)
+
+    def cancel(self, call: Call) -> None:
+        """Nobody waits for ``call`` any more. At concurrency 1 the instance is replaced; above it
+        the call keeps its slot until the handler ends."""
+        if call.answered:
+            return
+        self._answer(call, failure.client_closed(self.id))
+        if not call.stream:
+            self._first = None  # it waited for the initializer, which goes on
+        elif self.concurrency == 1:
+            self.kill()
+        else:
+            self._channel.cancel(call)
+
+    def _look(self) -> None:
+        """Find calls past their deadline. One timer for all: they end in the order of their
+        start."""
+        self._timer = None
+        timeout = self.snapshot.timeout_s
+        now = self._monotonic()
+        for call in list(self._channel.calls.values()):
+            left = call.started_at + timeout - now
+            if left > 0.001:
+                self._timer = self._loop.call_later(left, self._look)
+                return
+            self._time_out(call)
+
+    def _time_out(self, call: Call) -> None:
+        memory = self._sample(self._monotonic(), fresh=True)
+        if not call.answered:
+            self._answer(call, failure.timed_out(self.snapshot, memory, self.id))
+        if self.concurrency == 1:
+            self.kill()
+            return
+        self._channel.cancel(call)
+        self._condemn()
+
+    def _condemn(self) -> None:
+        """No new calls; the others may end, for a while."""
+        if self.state is State.READY:
+            self._move(State.DRAINING)
+            self._owner.unavailable(self)
+        if self._late_timer is None:
+            self._late_timer = self._loop.call_later(LATE_S, self.kill)
+        self._kill_if_answered()
+
+    def _kill_if_answered(self) -> None:
+        if all(call.answered for call in self._channel.calls.values()):
+            self._end()
+
+    def _answer(self, call: Call, outcome: Outcome) -> None:
+        call.answered = True
+        call.ended_at = self._monotonic()
+        call.transfer = None
+        if call.tail is not None:
+            outcome.log_tail = tail.finish(
+                call.tail, call.request_id, self.snapshot.memory_mb, outcome
+            )
+            call.tail = None
+        call.receiver.on_end(outcome)
+
+    # -- what the channel says
+
+    def ready(self, info: bytes) -> None:
+        try:
+            fields = orjson.loads(info)
+            self.import_ms = float(fields["importMs"])
+            self.init_ms = float(fields["initMs"])
+        except (ValueError, TypeError, KeyError):
+            self.import_ms = self.init_ms = 0.0  # only figures; the instance's own loss
+        first = self._first
+        if self.state is State.INITIALIZING:
+            self._cancel_timer()
+            if first is not None and first.tail is not None:
+                first.tail += tail.initialize_end(first.request_id)
+            self._serve(first)
+        elif first is not None:
+            first.import_ms, first.init_ms = self.import_ms, self.init_ms
+
+    def unready(self, body: bytes, *, exited: bool) -> None:
+        if self.state is not State.INITIALIZING:
+            return
+        memory = self._sample(self._monotonic(), fresh=True)
+        if exited:
+            outcome = failure.exited(0.0, memory, self.id)
+        else:
+            outcome = failure.unhandled(body, 0.0, memory, self.id)
+        self._initializer_failed(outcome)
+
+    def ended(
+        self, call: Call, payload: bytes, duration_us: int, *, failed: bool, exited: bool
+    ) -> None:
+        now = self._monotonic()
+        self.load -= 1
+        self.served += 1
+        call.link = None
+        if call is self._first:
+            self._first = None
+        if not call.answered:
+            duration = min(duration_us * 1e-3, (now - call.started_at) * 1e3)
+            memory = self.memory_mb if now < self._memory_due else self._sample(now)
+            if not failed:
+                outcome = Outcome(
+                    payload=payload, duration_ms=duration, memory_mb=memory, instance_id=self.id
+                )
+            elif exited:
+                outcome = failure.exited(duration, memory, self.id)
+            else:
+                outcome = failure.unhandled(payload, duration, memory, self.id)
+        else:
+            outcome = None
+        if exited:
+            self._condemn()
+        elif self.state is State.READY:
+            self._owner.freed(self, now)
+        elif self.state is State.DRAINING:
+            self._kill_if_answered()
+        if outcome is not None:
+            self._answer(call, outcome)
+
+    def oversized(self, call: Call) -> None:
+        limit = self._shared.settings.max_result_bytes
+        now = self._monotonic()
+        outcome = failure.too_large(
+            limit, (now - call.started_at) * 1e3, self._sample(now), self.id
+        )
+        self._answer(call, outcome)
+        self._channel.cancel(call)
+
+    def logged(self, call: Call | None, request_id: str, text: bytes) -> None:
+        if not self._may_log(len(text)):
+            self._shared.metrics.log_lines_dropped += text.count(b"\n") + 1
+            return
+        if call is not None:
+            request_id = call.request_id
+        elif self.state is State.INITIALIZING and request_id:
+            call = self._first
+        if call is not None and call.tail is not None:
+            tail.add(call.tail, text)
+        if len(text) > MAX_LINE:
+            text = b"\n".join(line[:MAX_LINE] for line in text.split(b"\n"))
+        shared = self._shared
+        shared.log_sink.write(
+            self.snapshot,
+            self.id,
+            request_id,
+            shared.clock.time_ms(),
+            text.decode("utf-8", "replace"),
+        )
+
+    def lost(self, reason: str) -> None:
+        if reason and not self._killed:
+            self._shared.metrics.instance_protocol_errors += 1
+            logger.warning("instance %s broke the protocol: %s", self.id, reason)
+        self._channel_gone.set()
+
+    def _may_log(self, size: int) -> bool:
+        now = self._monotonic()
+        if now - self._log_second >= 1.0:
+            self._log_second, self._log_used = now, 0
+        self._log_used += size
+        if self._log_used <= self._shared.settings.max_log_bytes_s * LOG_SLACK:
+            return True
+        if not self._reading_paused:
+            self._reading_paused = True
+            self._channel.pause_reading()
+            self._loop.call_later(0.05, self._resume_reading)
+        return False
+
+    def _resume_reading(self) -> None:
+        self._reading_paused = False
+        self._channel.resume_reading()
+
+    def _sample(self, now: float, *, fresh: bool = False) -> float:
+        if self._process is not None and (fresh or now >= self._memory_due):
+            self.memory_mb = max(self.memory_mb, self._process.memory_mb())
+            self._memory_due = now + MEMORY_EVERY_S
+        return self.memory_mb
+
+    # -- the end
+
+    def retire(self) -> None:
+        """Take no new calls; end when the running ones have ended."""
+        if self.state in (State.DRAINING, State.GONE):
+            return
+        if self.state is State.INITIALIZING and self._first is not None:
+            self._retiring = True  # the call that waits for it is still served
+            return
+        ready = self.state is State.READY
+        self._move(State.DRAINING)
+        self._owner.unavailable(self)
+        if ready:
+            self._kill_if_answered()
+        elif self._process is not None:
+            self.kill()
+
+    def kill(self) -> None:
+        """End it now; calls that still run are told ``InstanceLost``."""
+        if self.state is not State.DRAINING and self.state is not State.GONE:
+            self._move(State.DRAINING)
+            self._owner.unavailable(self)
+        self._killed = True
+        if self._process is not None:
+            self._process.kill()
+
+    def _end(self) -> None:
+        """Nothing runs any more: PreStop if there is one, then the process goes."""
+        hook = self.snapshot.lifecycle.get("preStop") or {}
+        if not hook.get("handler") or self._killed or self._channel.calls:
+            self.kill()
+            return
+        self._killed = True
+        self._channel.stop()
+        self._loop.call_later(min(hook.get("timeout") or 3, PRE_STOP_S), self.kill)
+
+    def _initializer_late(self) -> None:
+        self._timer = None
+        memory = self._sample(self._monotonic(), fresh=True)
+        self._initializer_failed(failure.initializer_timed_out(self.snapshot, memory, self.id))
+
+    def _initializer_failed(self, outcome: Outcome) -> None:
+        self._cancel_timer()
+        first, self._first = self._first, None
+        if first is not None:
+            first.instance_id = self.id
+            first.cold = True
+            first.spawn_ms = self.spawn_ms
+            if first.tail is not None:
+                first.tail += tail.initialize_end(first.request_id, failed=True)
+            self._answer(first, outcome)
+        self.kill()
+        self._owner.failed(self, outcome, self.concurrency - 1)
+
+    def _cannot_start(self, outcome: Outcome) -> None:
+        self._gone(ExitStatus(0, False, 0.0))
+        self._owner.failed(self, outcome, self.concurrency)
+
+    def _gone(self, status: ExitStatus) -> None:
+        """Answer what is left, once the process is gone."""
+        initializing = self.state is State.INITIALIZING
+        if self.state in (State.STARTING, State.INITIALIZING, State.READY):
+            self._move(State.DRAINING)
+            self._owner.unavailable(self)
+        self._move(State.GONE)
+        self._cancel_timer()
+        if self._late_timer is not None:
+            self._late_timer.cancel()
+        self.memory_mb = max(self.memory_mb, status.peak_mb)
+        left = [call for call in self._channel.calls.values() if not call.answered]
+        self._channel.calls.clear()
+        first, self._first = self._first, None
+        if first is not None and not first.answered and first not in left:
+            left.append(first)
+        now = self._monotonic()
+        self.load = 0
+        for call in left:
+            self._answer(call, self._epitaph(call, status, now))
+        if initializing and not self._killed:
+            self._owner.failed(self, self._epitaph(None, status, now), self.concurrency - 1)
+
+    def _epitaph(self, call: Call | None, status: ExitStatus, now: float) -> Outcome:
+        duration = (now - call.started_at) * 1e3 if call is not None and call.stream else 0.0
+        if status.oom:
+            return failure.out_of_memory(self.snapshot, duration, self.memory_mb, self.id)
+        if self._killed:
+            return failure.lost(self.id)
+        return failure.exited(duration, self.memory_mb, self.id)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -1,0 +1,126 @@
+"""What follows from an attempt."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eventd.model.invocation import Invocation, Outcome
+from eventd.router.settle import (
+    POISON_LIMIT,
+    Bury,
+    Done,
+    Retry,
+    RetryPolicy,
+    Trials,
+    decide,
+    expired,
+)
+
+INVOCATION = Invocation("i", "r", "s", "f", "inc", "LATEST", b"", accepted_ms=1_000_000)
+FUNCTION_ERROR = Outcome("UnhandledInvocationError", b"{}", error="FunctionUnhandledError")
+NO_CAPACITY = Outcome(system=True, error="ResourceExhausted", status=429)
+LOST = Outcome(system=True, error="InstanceLost", status=502)
+
+outcomes = st.sampled_from([FUNCTION_ERROR, NO_CAPACITY, LOST, Outcome()])
+policies = st.builds(
+    RetryPolicy,
+    max_retries=st.integers(0, 8),
+    max_age_ms=st.integers(1000, 2_592_000_000),
+    base_s=st.floats(0, 10),
+)
+
+
+@given(
+    outcome=outcomes,
+    policy=policies,
+    attempts=st.integers(0, 9),
+    waited_ms=st.integers(0, 100_000_000),
+    trials=st.builds(Trials, st.integers(0, 4), st.integers(1, 10_000)),
+    jitter=st.floats(0, 1),
+)
+def test_every_verdict_keeps_the_rules(
+    outcome: Outcome,
+    policy: RetryPolicy,
+    attempts: int,
+    waited_ms: int,
+    trials: Trials,
+    jitter: float,
+) -> None:
+    invocation = replace(INVOCATION, attempts=attempts)
+    now_ms = invocation.accepted_ms + waited_ms
+
+    verdict = decide(outcome, invocation, policy, now_ms, trials=trials, jitter=jitter)
+
+    assert (verdict == Done()) == outcome.succeeded
+    match verdict:
+        case Retry(due_ms, counted):
+            assert counted == attempts + (not outcome.system)
+            assert counted <= max(policy.max_retries, attempts)
+            assert due_ms >= now_ms
+            assert not expired(invocation, policy, due_ms)
+            assert trials.crashes < POISON_LIMIT
+        case Bury(reason):
+            assert reason in ("RetriesExhausted", "Expired", "Poison")
+            assert (reason == "Poison") == (trials.crashes >= POISON_LIMIT)
+
+
+@given(policy=policies, start=st.integers(0, 8))
+def test_function_errors_end_after_one_run_and_the_retries(policy: RetryPolicy, start: int) -> None:
+    policy = replace(policy, max_age_ms=10**15)
+    invocation, runs, trials = INVOCATION, 0, Trials()
+    while True:
+        runs += 1
+        trials = trials.after(FUNCTION_ERROR)
+        verdict = decide(FUNCTION_ERROR, invocation, policy, 1_000_000, trials=trials)
+        if not isinstance(verdict, Retry):
+            break
+        invocation = replace(invocation, attempts=verdict.attempts)
+
+    assert verdict == Bury("RetriesExhausted")
+    assert runs == policy.max_retries + 1
+
+
+def test_pauses_double_and_system_errors_use_no_attempt() -> None:
+    policy = RetryPolicy(base_s=1.0)
+
+    def due(outcome: Outcome, attempts: int, system: int) -> tuple[int, int]:
+        verdict = decide(
+            outcome,
+            replace(INVOCATION, attempts=attempts),
+            policy,
+            INVOCATION.accepted_ms,
+            trials=Trials(system=system),
+        )
+        assert isinstance(verdict, Retry)
+        return verdict.due_ms - INVOCATION.accepted_ms, verdict.attempts
+
+    assert [due(FUNCTION_ERROR, n, 0) for n in (0, 1, 2)] == [(1000, 1), (2000, 2), (4000, 3)]
+    assert [due(NO_CAPACITY, 2, n) for n in (1, 2, 3)] == [(500, 2), (1000, 2), (2000, 2)]
+
+
+def test_three_lost_instances_are_poison_even_if_no_attempt_was_used() -> None:
+    trials, verdicts = Trials(), []
+    for _ in range(3):
+        trials = trials.after(LOST)
+        verdicts.append(decide(LOST, INVOCATION, RetryPolicy(), 1_000_000, trials=trials))
+
+    assert [type(verdict) for verdict in verdicts] == [Retry, Retry, Bury]
+    assert verdicts[-1] == Bury("Poison")
+
+
+def test_success_resets_the_count_of_system_errors_in_a_row_only() -> None:
+    trials = Trials(crashes=1, system=4).after(Outcome())
+
+    assert trials == Trials(crashes=1, system=0)
+
+
+@pytest.mark.parametrize("age_ms", [0, 999])
+def test_age_counts_from_acceptance(age_ms: int) -> None:
+    policy = RetryPolicy(max_age_ms=1000)
+
+    assert not expired(INVOCATION, policy, INVOCATION.accepted_ms + age_ms)
+    assert expired(INVOCATION, policy, INVOCATION.accepted_ms + 1000)
