@@ -58,7 +58,7 @@ transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
-auto.create.topics.enable=true
+auto.create.topics.enable=false
 PROPERTIES
     cat >"$dir/log4j.properties" <<LOG
 log4j.rootLogger=WARN, stderr
