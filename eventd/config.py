@@ -58,6 +58,7 @@ class ServerSettings:
         "auto", "auto: human on a terminal, else json", choices=("auto", "human", "json")
     )
     drain_s: float = setting(30.0, "how long running requests may end after SIGTERM", unit="s")
+    loop: str = setting("uvloop", "event loop", choices=("uvloop", "asyncio"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,17 @@ class PoolSettings:
     max_log_bytes_s: int = setting(
         8 << 20, "log output of one instance", unit="bytes/s", at_least=1
     )
+    allow_connect: str = setting(
+        "", "loopback addresses that functions may reach, HOST:PORT, comma between them"
+    )
+
+    def allowed_addresses(self) -> list[tuple[str, int]]:
+        """``allow_connect`` in its parts; raises ``ConfigError``."""
+        return [
+            listen_address(word.strip(), "pool.allow_connect")
+            for word in self.allow_connect.split(",")
+            if word.strip()
+        ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import weakref
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -96,6 +96,10 @@ class Writers:
                 lock.release()
 
 
+async def _at_once(service: str, function: str, name: str) -> None:
+    """Without sources every trigger is in force at once."""
+
+
 @dataclass(slots=True)
 class ControlState:
     """Parts and settings of the control plane; made by ``daemon.py``.
@@ -104,6 +108,8 @@ class ControlState:
         trigger_types: adapters by their type name.
         settings: account, region, data directory and buckets.
         available_azs: what ``GetAccountSettings`` answers.
+        wait_effective: waits, a bounded time, until the source of a trigger (service, function,
+            name) watches, so that what happens after the answer reaches the trigger.
     """
 
     metadata: Metadata
@@ -113,6 +119,7 @@ class ControlState:
     authenticator: Authenticator
     clock: Clock
     limits: Limits = field(default_factory=Limits)
+    wait_effective: Callable[[str, str, str], Awaitable[None]] = _at_once
     available_azs: tuple[str, ...] = ("cn-hongkong-c",)
     unknown: UnknownKeys = field(default_factory=UnknownKeys)
     writers: Writers = field(default_factory=Writers)

@@ -80,7 +80,12 @@ class Triggers:
                 await self._metadata.save_trigger(record, expect=None)
             except StaleWrite:
                 raise _exists(record) from None
+        await self._effective(record)
         return self._answer(record)
+
+    async def _effective(self, record: TriggerRecord) -> None:
+        """After the answer an event must reach the trigger."""
+        await self._state.wait_effective(record.service, record.function, record.name)
 
     def _function(self, request: web.Request) -> tuple[str, str]:
         """Service and function of the path; both must exist in the working copy."""
@@ -174,6 +179,7 @@ class Triggers:
 
         async with self._state.writers.hold(editable(request), _CONFLICTS):
             record = await retrying(request, attempt)
+        await self._effective(record)
         return self._answer(record)
 
     async def delete(self, request: web.Request) -> web.Response:

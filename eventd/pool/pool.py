@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
@@ -110,7 +110,7 @@ class Pool:
         zygote: starts processes.
         packages: unpacked code.
         account: whose functions run.
-        drain_s: see above, seconds.
+        drain_s: asked when the block is left: see above, seconds.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class Pool:
         log_sink: LogSink,
         *,
         account: Account,
-        drain_s: float = 30.0,
+        drain_s: Callable[[], float] = lambda: 30.0,
     ) -> None:
         self._settings = settings
         self._clock = clock
@@ -160,7 +160,7 @@ class Pool:
             if error is None:
                 for instance in list(self._instances.values()):
                     instance.retire()
-                await self._wait_empty(self._drain_s)
+                await self._wait_empty(self._drain_s())
         finally:
             for instance in list(self._instances.values()):
                 instance.kill()

@@ -30,11 +30,11 @@ _GONE = (ServiceNotFound, FunctionNotFound, VersionNotFound, AliasNotFound)
 
 @asynccontextmanager
 async def dispatching(
-    queue: Queue, execute: Execute, *, limit: int, drain_s: float
+    queue: Queue, execute: Execute, *, limit: int, drain_s: Callable[[], float]
 ) -> AsyncIterator[None]:
     """Run queued invocations during the block, at most ``limit`` at once.
 
-    Leaving the block claims nothing new, gives what runs ``drain_s`` seconds, then cancels it; a
+    Leaving the block claims nothing new, gives what runs ``drain_s()`` seconds, then cancels it; a
     cancelled invocation is runnable again without having used up an attempt (DESIGN.md, section
     5). A store that fails ends the block with an ExceptionGroup; ``execute`` settles every other
     error.
@@ -67,7 +67,7 @@ async def dispatching(
             # a claim that came true in this very tick still starts, and is waited for below
             await asyncio.wait({claiming})
             if running:
-                _, late = await asyncio.wait(set(running), timeout=drain_s)
+                _, late = await asyncio.wait(set(running), timeout=drain_s())
                 for task in late:
                     task.cancel()
 
