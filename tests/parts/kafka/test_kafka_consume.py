@@ -214,6 +214,7 @@ async def test_a_missing_topic_is_reported_and_consumed_once_it_exists(cluster: 
             await context.wait_until(
                 lambda: any("does not exist" in report.text for report in context.reports)
             )
+            await cluster.create_topic(topic=topic)
         await cluster.send(topic, [b"first"])
         await context.wait_until(lambda: len(context.delivered) >= 1)
 
