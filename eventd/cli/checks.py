@@ -31,7 +31,8 @@ class State(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check found; ``advice`` says what to do for more, empty when all is well."""
+    """What one check found; ``advice`` says what to do for more, a line each, empty when all is
+    well."""
 
     name: str
     state: State
@@ -107,7 +108,7 @@ def _isolation() -> Finding:
     if not report.safe:
         found += "; not for code of people who do not trust each other"
     state = State.GOOD if report.level == 1 else State.LIMITED if report.safe else State.MISSING
-    return Finding("isolation", state, found, "; ".join(report.advice))
+    return Finding("isolation", state, found, "\n".join(report.advice))
 
 
 def _cgroups() -> Finding:
