@@ -28,8 +28,9 @@ check: $(VENV)/.installed-tests ## style, types and layers only
 	@scripts/check.sh
 
 bench: $(VENV)/.installed-tests ## measure against the references (takes minutes)
-	$(VENV)/bin/pip install -q -c constraints.txt -e '.[bench]'
-	$(VENV)/bin/python -m bench
+	@scripts/debian.sh bench
+	$(VENV)/bin/pip install -q --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	@scripts/bench.sh
 
 docs: $(VENV)/.installed ## make the generated part of docs/
 	$(VENV)/bin/eventd settings --markdown > docs/reference/settings.md

@@ -1,6 +1,7 @@
 #!/bin/bash
 # Apache Kafka for tests, one KRaft node from Maven Central.
 #   apache-kafka.sh fetch          get the libraries into .cache; 1 when that is not possible here
+#   apache-kafka.sh version        print which one
 #   apache-kafka.sh run PORT DIR   run it in the foreground; DIR takes its log and topics
 set -euo pipefail
 version=3.9.1
@@ -57,7 +58,7 @@ transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
-auto.create.topics.enable=true
+auto.create.topics.enable=false
 PROPERTIES
     cat >"$dir/log4j.properties" <<LOG
 log4j.rootLogger=WARN, stderr
@@ -75,6 +76,7 @@ LOG
 
 case "${1:-}" in
 fetch) fetch ;;
+version) echo "$version" ;;
 run) run "$2" "$3" ;;
-*) echo "usage: $0 fetch | run PORT DIR" >&2; exit 2 ;;
+*) echo "usage: $0 fetch | version | run PORT DIR" >&2; exit 2 ;;
 esac

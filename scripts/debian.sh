@@ -2,6 +2,7 @@
 # Install missing Debian packages when root; else name them.
 #   debian.sh venv PYTHON   what `python -m venv` needs
 #   debian.sh tests         what the tests need
+#   debian.sh bench         what the benches need
 set -eu
 
 install() {
@@ -28,8 +29,11 @@ tests)
     # shellcheck disable=SC2086 # a list of names
     [ -z "$missing" ] || install $missing
     ;;
+bench)
+    command -v wrk >/dev/null || install wrk
+    ;;
 *)
-    echo "usage: $0 venv PYTHON | tests" >&2
+    echo "usage: $0 venv PYTHON | tests | bench" >&2
     exit 2
     ;;
 esac

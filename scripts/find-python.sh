@@ -1,6 +1,6 @@
 #!/bin/sh
-# Print the newest Python from 3.11 on, as a command.
-for python in python3.14 python3.13 python3.12 python3.11 python3; do
+# Print a Python from 3.11 on, as a command; the pinned versions are tested on the first.
+for python in python3.11 python3.12 python3.13 python3 python3.14; do
     if command -v "$python" >/dev/null 2>&1 &&
         "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
         echo "$python"

@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 
 from aiohttp import web
 
-PUBLIC_PATHS = ("/healthz", "/readyz")
-
 
 def routes(not_ready: Callable[[], Sequence[str]]) -> list[web.RouteDef]:
     """``/healthz`` answers 200 while the loop turns; ``/readyz`` answers 200 when intake is open,

@@ -18,11 +18,9 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from eventd.metrics import FunctionMetrics, Histogram, Metrics
 
-PUBLIC_PATHS = ("/metrics",)
-
 HELP: Mapping[str, str] = {
     "events_received": "Events that a source brought, by trigger type",
-    "events_filtered": "Events that no rule wanted, by trigger type",
+    "events_filtered": "Events that no rule wanted, by source key",
     "events_duplicate": "Events dropped because their key was accepted before",
     "invocations_accepted": "Asynchronous invocations on disk before they were acknowledged",
     "invocations_succeeded": "Asynchronous invocations that succeeded",
@@ -42,7 +40,7 @@ HELP: Mapping[str, str] = {
 }
 """What each attribute of ``Metrics`` counts."""
 
-_LABEL = {"events_received": "type", "events_filtered": "type", "http_requests": "status"}
+_LABEL = {"events_received": "type", "events_filtered": "source", "http_requests": "status"}
 
 _FUNCTION = {
     "invocations": "Attempts that ended",

@@ -8,6 +8,7 @@ import os
 import platform
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -30,7 +31,8 @@ class State(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check found; ``advice`` says what to do for more, empty when all is well."""
+    """What one check found; ``advice`` says what to do for more, a line each, empty when all is
+    well."""
 
     name: str
     state: State
@@ -67,31 +69,46 @@ def _python() -> Finding:
     """Which interpreters could run functions; today the daemon's own serves every python3 name."""
     found = [f"{platform.python_version()} ({sys.executable})"]
     for minor in range(9, 16):
-        name = f"python3.{minor}"
-        if minor != sys.version_info.minor and (path := shutil.which(name)):
-            found.append(f"{name} ({path})")
-    return Finding(
-        "runtime python3",
-        State.GOOD,
-        f"functions run on {found[0]}"
-        + (f"; also here: {', '.join(found[1:])}" if found[1:] else ""),
-    )
+        path = shutil.which(f"python3.{minor}")
+        if path and minor != sys.version_info.minor and (version := _version_of(path)):
+            found.append(f"{version} ({path})")
+    others = f"; also here, not used yet: {', '.join(found[1:])}" if found[1:] else ""
+    return Finding("runtime python3", State.GOOD, f"functions run on {found[0]}{others}")
+
+
+def _version_of(python: str) -> str:
+    """What the interpreter says of itself; empty when it does not run (a shim)."""
+    try:
+        done = subprocess.run(
+            [python, "-c", "import platform; print(platform.python_version())"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()
 
 
 def _isolation() -> Finding:
-    """The level that instances would run at (eventd.pool.sandbox.probe)."""
+    """The level that instances run at here."""
     try:
-        sandbox = importlib.import_module("eventd.pool.sandbox")
+        sandbox = importlib.import_module("eventd.pool.sandbox.probe")
     except ModuleNotFoundError as error:
-        if error.name != "eventd.pool.sandbox":
+        if not (error.name or "").startswith("eventd.pool.sandbox"):
             raise
         return Finding("isolation", State.MISSING, "this build brings no sandbox")
-    report = asyncio.run(sandbox.probe())
-    level = str(getattr(report, "level", report))
-    lacks = ", ".join(str(one) for one in getattr(report, "lacks", ()))
-    advice = "; ".join(str(one) for one in getattr(report, "advice", ()))
-    state = State.LIMITED if lacks or advice else State.GOOD
-    return Finding("isolation", state, level + (f", without {lacks}" if lacks else ""), advice)
+    try:
+        report = asyncio.run(sandbox.probe())
+    except (OSError, TimeoutError) as error:
+        return Finding("isolation", State.MISSING, f"the probe failed: {error}")
+    lacks = f", without {', '.join(report.lacks)}" if report.lacks else ""
+    found = f"level {report.level} of 4, {report.name}{lacks}"
+    if not report.safe:
+        found += "; not for code of people who do not trust each other"
+    state = State.GOOD if report.level == 1 else State.LIMITED if report.safe else State.MISSING
+    return Finding("isolation", state, found, "\n".join(report.advice))
 
 
 def _cgroups() -> Finding:

@@ -25,6 +25,9 @@ from eventd.demo.plan import (
     package,
 )
 
+_CONSTANT = {"serviceName", "functionName", "triggerName", "triggerType", "sourceArn"}
+"""Keys that name a resource or what it is: an update does not take them."""
+
 
 def deploy_demo(
     kafka: Annotated[
@@ -129,8 +132,9 @@ def _put_function(
 
 def _put(client: Client, collection: str, name: str, body: dict[str, Any]) -> str:
     """Update the resource, or create it if it is missing. Says which."""
+    changes = {key: value for key, value in body.items() if key not in _CONSTANT}
     try:
-        client.json("PUT", f"{collection}/{quote(name, safe='')}", body)
+        client.json("PUT", f"{collection}/{quote(name, safe='')}", changes)
     except Refused as error:
         if error.status != 404:
             raise

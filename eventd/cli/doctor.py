@@ -48,8 +48,8 @@ def _print(one: Finding) -> None:
     if sys.stdout.isatty():
         mark = f"\x1b[{_COLOUR[one.state]}m{mark}\x1b[0m"
     print(f"{mark} {one.name}: {one.found}")
-    if one.advice:
-        print(f"       {one.advice}")
+    for line in one.advice.splitlines():
+        print(f"       {line}")
 
 
 def _as_json(one: Finding) -> dict[str, str]:

@@ -136,8 +136,8 @@ def _triggers(rows: Iterable[Mapping[str, Any]]) -> Table:
             Text(row["trigger"]),
             row["type"],
             f"{row['service']}/{row['function']}",
-            "?" if row["lag"] is None else str(row["lag"]),
-            Text(row["text"], style="" if row["healthy"] else "red"),
+            _lag(row),
+            Text(row["text"] or "-", style="" if row["healthy"] else "red"),
         )
     return table
 
@@ -167,6 +167,13 @@ def _table(*columns: str) -> Table:
         justify: JustifyMethod = "right" if column[0] == "#" else "left"
         table.add_column(column.removeprefix("#"), justify=justify, no_wrap=column[0] == "#")
     return table
+
+
+def _lag(row: Mapping[str, Any]) -> str:
+    """Events that wait at the source; ``-`` where none can (HTTP), ``?`` when it is not known."""
+    if row["lag"] is not None:
+        return str(row["lag"])
+    return "?" if row["text"] else "-"
 
 
 def _milliseconds(value: float | None) -> str:

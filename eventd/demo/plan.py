@@ -68,7 +68,7 @@ def _function(
     body = {
         "functionName": name,
         "description": description,
-        "runtime": "python3.10",
+        "runtime": "python3",
         "handler": f"{name}.handler",
         "memorySize": 128,
         "timeout": 10,

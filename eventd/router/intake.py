@@ -92,8 +92,6 @@ class Intake:
         return Delivery(len(hits), sum(run.result() for run in runs))
 
     def _match(self, source: str, event: Event) -> tuple[Hit, ...]:
-        received = self._metrics.events_received
-        received[source] = received.get(source, 0) + 1
         hits = self._rules.match(source, event)
         if not hits:
             filtered = self._metrics.events_filtered

@@ -25,7 +25,7 @@ from eventd.model.resources import Function, Service
 from eventd.store.interface import LogLine, QueueStatistics
 
 DEADLINE_S = 20.0
-PUBLIC = (*health.PUBLIC_PATHS, *metrics.PUBLIC_PATHS)
+PUBLIC = ("/healthz", "/readyz", "/metrics")
 
 
 @dataclass

@@ -30,8 +30,8 @@ class Cluster:
     client: Mapping[str, int]
     apache: bool
 
-    async def create_topic(self, partitions: int = 1, name: str = "") -> str:
-        topic = name or f"t-{uuid.uuid4().hex[:12]}"
+    async def create_topic(self, partitions: int = 1, topic: str = "") -> str:
+        topic = topic or f"t-{uuid.uuid4().hex[:12]}"
         admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
         await admin.start()
         try:

@@ -214,7 +214,7 @@ async def test_a_missing_topic_is_reported_and_consumed_once_it_exists(cluster: 
             await context.wait_until(
                 lambda: any("does not exist" in report.text for report in context.reports)
             )
-            await cluster.create_topic(name=topic)
+            await cluster.create_topic(topic=topic)
         await cluster.send(topic, [b"first"])
         await context.wait_until(lambda: len(context.delivered) >= 1)
 
@@ -272,20 +272,3 @@ async def test_asynchronous_invocation_puts_records_into_the_queue(cluster: Clus
         await asyncio.wait({task}, timeout=20)
 
     assert [r["data"]["value"] for r in orjson.loads(context.emitted[0].data)] == ["a", "b"]
-
-
-async def test_a_starting_time_takes_what_came_at_or_after_it(cluster: Cluster) -> None:
-    topic = await cluster.create_topic()
-    context = Context()
-    async with cluster.producer() as producer:
-        for second in range(5):
-            await producer.send_and_wait(
-                topic, b"%d" % second, partition=0, timestamp_ms=1_700_000_000_000 + second * 1000
-            )
-
-    moment = "2023-11-14T22:13:22Z"  # 1_700_000_002
-    async with consuming(cluster, topic, context, startingPosition=moment):
-        await context.wait_until(lambda: "4" in context.values())
-
-    # the development broker knows no times: it answers offset 0, the beginning
-    assert context.values() == (["2", "3", "4"] if cluster.apache else ["0", "1", "2", "3", "4"])
