@@ -405,7 +405,7 @@ async def test_a_stored_trigger_that_is_not_usable_shows_its_error_and_harms_no_
 
 
 async def test_an_emit_that_is_cancelled_lets_its_commit_arrive(store: Store) -> None:
-    async with at_work(store) as sources:
+    async with at_work(store):
         store.save("a", tower="north")
         await until(lambda: TOWERS["north"].runs == 1)
         store.gate.clear()
@@ -422,7 +422,7 @@ async def test_an_emit_that_is_cancelled_lets_its_commit_arrive(store: Store) ->
 
 
 async def test_a_store_that_takes_nothing_is_unavailable_to_the_source(store: Store) -> None:
-    async with at_work(store) as sources:
+    async with at_work(store):
         store.save("a", tower="north")
         await until(lambda: TOWERS["north"].runs == 1)
         context = TOWERS["north"].contexts[0]
