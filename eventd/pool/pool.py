@@ -286,7 +286,9 @@ class Pool:
             if call is None:
                 break
             instance.start(call, now)
-        if not instance.load:
+        if group.waits:
+            self._scale(group)  # it may ramp up further
+        elif not instance.load and instance.state is State.READY:
             self._idle(group, instance, now)
 
     def freed(self, instance: Instance, now: float) -> None:

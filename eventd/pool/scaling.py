@@ -8,6 +8,10 @@ from dataclasses import dataclass
 MAX_DEPTH = 16
 """Functions may call one another this deep; beyond it the call is taken for a loop."""
 
+RAMP = 8
+"""So many instances of a function start at once, or as many as it has running, if that is more: a
+burst of short calls is over before a hundred interpreters have fought for two cores."""
+
 
 @dataclass(frozen=True, slots=True)
 class Demand:
@@ -59,7 +63,8 @@ def plan(demand: Demand, room: Room) -> Plan:
     """Start only for calls that no started instance will take, and only within the limits."""
     uncovered = max(0, demand.waiting - demand.starting * demand.concurrency)
     needed = -(-uncovered // demand.concurrency)
-    allowed = max(0, min(needed, room.per_function - demand.instances))
+    ramp = max(RAMP, demand.instances - demand.starting) - demand.starting
+    allowed = max(0, min(needed, ramp, room.per_function - demand.instances))
     start = max(0, min(allowed, room.total - room.used))
     missing = max(0, allowed - start - room.ending)
     evict = min(missing, room.idle_elsewhere)

@@ -18,7 +18,7 @@ import sys
 import termios
 import threading
 import time
-from typing import Any
+from typing import Any, Tuple
 
 from . import wire
 from .request import CURRENT, Request
@@ -129,14 +129,11 @@ class Logs:
             if partial:
                 text = partial.pop(fd, "") + text
             cut = text.rfind("\n")
-            if cut < 0 and len(text) <= MAX_LINE:
-                partial[fd] = text
-                return
-            if cut < 0:
-                cut = len(text)
-            if cut + 1 < len(text):
-                partial[fd] = text[cut + 1 :]
-            self.emit(request, text[:cut].encode("utf-8", "backslashreplace"))
+            stop, rest = (cut, cut + 1) if cut >= 0 else _overlong(len(text))
+            if rest < len(text):
+                partial[fd] = text[rest:]
+            if stop >= 0:
+                self.emit(request, text[:stop].encode("utf-8", "backslashreplace"))
 
     def emit(self, request: Request | None, text: bytes) -> None:
         """Whole lines, without the last line break."""
@@ -231,13 +228,10 @@ class Logs:
                 return False
             data = pipe.rest + data
             cut = data.rfind(b"\n")
-            if cut < 0 and len(data) > MAX_LINE:
-                cut = len(data)
-            if cut < 0:
-                pipe.rest = data
-                return True
-            pipe.rest = data[cut + 1 :]
-            self.emit(self._owner(pipe), data[:cut])
+            stop, rest = (cut, cut + 1) if cut >= 0 else _overlong(len(data))
+            pipe.rest = data[rest:]
+            if stop >= 0:
+                self.emit(self._owner(pipe), data[:stop])
             return True
 
     def _end_line(self, pipe: Pipe) -> None:
@@ -287,6 +281,13 @@ class Logs:
                 os.close(fd)
         elif self._limiter.dropped:
             time.sleep(FLUSH_S)  # whoever writes that much may wait a little
+
+
+def _overlong(size: int) -> Tuple[int, int]:
+    """Where to cut an unfinished line, if it is too long for one: end of the part that goes on
+    (-1: none does), start of what stays."""
+    cut = max(0, size - 1) // MAX_LINE * MAX_LINE
+    return (cut, cut) if cut else (-1, 0)
 
 
 def _pieces(text: bytes) -> list[bytes]:
