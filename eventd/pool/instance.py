@@ -104,6 +104,9 @@ class InstanceOwner(Protocol):
     def ready(self, instance: Instance) -> None:
         """It takes calls now."""
 
+    def warmed(self, instance: Instance) -> None:
+        """Its module is loaded and its initializer has run."""
+
     def freed(self, instance: Instance, now: float) -> None:
         """A ready instance has one slot more."""
 
@@ -147,6 +150,7 @@ class Instance:
         "spawn_ms",
         "started_at",
         "state",
+        "warm",
     )
 
     def __init__(
@@ -156,6 +160,7 @@ class Instance:
         self.snapshot = snapshot
         self.concurrency = max(1, snapshot.instance_concurrency)
         self.state = State.STARTING
+        self.warm = False
         self.load = 0
         self.served = 0
         self.memory_mb = 0.0
@@ -410,6 +415,9 @@ class Instance:
     # -- what the channel says
 
     def ready(self, info: bytes) -> None:
+        if self.warm:
+            return
+        self.warm = True
         try:
             fields = orjson.loads(info)
             self.import_ms = float(fields["importMs"])
@@ -424,6 +432,7 @@ class Instance:
             self._serve(first)
         elif first is not None:
             first.import_ms, first.init_ms = self.import_ms, self.init_ms
+        self._owner.warmed(self)
 
     def unready(self, body: bytes, *, exited: bool) -> None:
         if self.state is not State.INITIALIZING:

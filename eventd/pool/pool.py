@@ -66,7 +66,7 @@ class Group:
             ones go first: somebody holds an instance while he waits for them.
     """
 
-    __slots__ = ("idle", "live", "nested", "ready", "snapshot", "starting", "waiting")
+    __slots__ = ("idle", "live", "nested", "ready", "snapshot", "starting", "waiting", "warming")
 
     def __init__(self, snapshot: FunctionSnapshot) -> None:
         self.snapshot = snapshot
@@ -74,6 +74,7 @@ class Group:
         self.ready: list[Instance] = []
         self.live: set[Instance] = set()
         self.starting = 0
+        self.warming = 0
         self.nested: deque[Call] = deque()
         self.waiting: deque[Call] = deque()
 
@@ -286,10 +287,15 @@ class Pool:
             if call is None:
                 break
             instance.start(call, now)
-        if group.waits:
-            self._scale(group)  # it may ramp up further
-        elif not instance.load and instance.state is State.READY:
+        if not instance.load and instance.state is State.READY:
             self._idle(group, instance, now)
+
+    def warmed(self, instance: Instance) -> None:
+        group = self._group_of[instance]
+        if instance in group.live:
+            group.warming -= 1
+            if group.waits:
+                self._scale(group)
 
     def freed(self, instance: Instance, now: float) -> None:
         group = self._group_of[instance]
@@ -303,6 +309,8 @@ class Pool:
     def unavailable(self, instance: Instance) -> None:
         group = self._group_of[instance]
         self._started(group, instance)
+        if not instance.warm and instance in group.live:
+            group.warming -= 1
         group.live.discard(instance)
         if instance in group.ready:
             group.ready.remove(instance)
@@ -396,7 +404,7 @@ class Pool:
             self._start(group)
         for instance in self._idle_elsewhere(group)[: plan.evict]:
             instance.retire()
-        if plan.evict or plan.missing:
+        if plan.missing:
             self._starved[group.snapshot.key] = group
 
     def _plan(self, group: Group, waiting: int, *, nested: bool) -> scaling.Plan:
@@ -407,6 +415,7 @@ class Pool:
         demand = scaling.Demand(
             waiting=waiting,
             starting=group.starting,
+            warming=group.warming,
             instances=len(group.live),
             concurrency=max(1, group.snapshot.instance_concurrency),
         )
@@ -433,6 +442,7 @@ class Pool:
         self._group_of[instance] = group
         group.live.add(instance)
         group.starting += 1
+        group.warming += 1
         self._empty.clear()
         self._tasks.create_task(self._live(instance, group), name=f"instance {instance.id}")
 
