@@ -138,6 +138,7 @@ class Instance:
         "_retiring",
         "_shared",
         "_timer",
+        "_wall_offset",
         "concurrency",
         "id",
         "idle_since",
@@ -178,6 +179,7 @@ class Instance:
         self._timer: asyncio.TimerHandle | None = None
         self._late_timer: asyncio.TimerHandle | None = None
         self._memory_due = 0.0
+        self._wall_offset = shared.clock.time() - shared.clock.monotonic()
         self._log_second = 0.0
         self._log_used = 0
         self._reading_paused = False
@@ -337,7 +339,7 @@ class Instance:
     def start(self, call: Call, now: float) -> None:
         """Send ``call``; the caller saw a free slot of a ready instance."""
         call.started_at = now
-        call.started_ms = self._shared.clock.time_ms()
+        call.started_ms = int((now + self._wall_offset) * 1e3)
         call.instance_id = self.id
         call.link = self
         self.load += 1
@@ -357,7 +359,7 @@ class Instance:
         the call keeps its slot until the handler ends."""
         if call.answered:
             return
-        self._answer(call, failure.client_closed(self.id))
+        self._answer(call, failure.client_closed(self.id), self._monotonic())
         if not call.stream:
             self._first = None  # it waited for the initializer, which goes on
         elif self.concurrency == 1:
@@ -379,9 +381,10 @@ class Instance:
             self._time_out(call)
 
     def _time_out(self, call: Call) -> None:
-        memory = self._sample(self._monotonic(), fresh=True)
+        now = self._monotonic()
+        memory = self._sample(now, fresh=True)
         if not call.answered:
-            self._answer(call, failure.timed_out(self.snapshot, memory, self.id))
+            self._answer(call, failure.timed_out(self.snapshot, memory, self.id), now)
         if self.concurrency == 1:
             self.kill()
             return
@@ -401,9 +404,9 @@ class Instance:
         if all(call.answered for call in self._channel.calls.values()):
             self._end()
 
-    def _answer(self, call: Call, outcome: Outcome) -> None:
+    def _answer(self, call: Call, outcome: Outcome, now: float) -> None:
         call.answered = True
-        call.ended_at = self._monotonic()
+        call.ended_at = now
         call.transfer = None
         if call.tail is not None:
             outcome.log_tail = tail.finish(
@@ -444,36 +447,51 @@ class Instance:
             outcome = failure.unhandled(body, 0.0, memory, self.id)
         self._initializer_failed(outcome)
 
-    def ended(
-        self, call: Call, payload: bytes, duration_us: int, *, failed: bool, exited: bool
-    ) -> None:
+    def succeeded(self, call: Call, payload: bytes, duration_us: int) -> None:
         now = self._monotonic()
+        self._release(call, now)
+        if not call.answered:
+            duration = duration_us * 1e-3
+            elapsed = (now - call.started_at) * 1e3
+            memory = self.memory_mb if now < self._memory_due else self._sample(now)
+            outcome = Outcome(
+                "",
+                payload,
+                False,
+                "",
+                200,
+                min(elapsed, duration),
+                memory,
+                self.id,
+            )
+            self._answer(call, outcome, now)
+
+    def failed(self, call: Call, error: bytes, duration_us: int, *, exited: bool) -> None:
+        now = self._monotonic()
+        answered = call.answered
+        duration = min(duration_us * 1e-3, (now - call.started_at) * 1e3)
+        memory = self._sample(now)
+        if exited:
+            outcome = failure.exited(duration, memory, self.id)
+            self._condemn()
+        else:
+            outcome = failure.unhandled(error, duration, memory, self.id)
+        self._release(call, now)
+        if not answered:
+            self._answer(call, outcome, now)
+
+    def _release(self, call: Call, now: float) -> None:
+        """The slot of ``call`` is free; the next waiting call takes it before ``call`` is
+        answered."""
         self.load -= 1
         self.served += 1
         call.link = None
         if call is self._first:
             self._first = None
-        if not call.answered:
-            duration = min(duration_us * 1e-3, (now - call.started_at) * 1e3)
-            memory = self.memory_mb if now < self._memory_due else self._sample(now)
-            if not failed:
-                outcome = Outcome(
-                    payload=payload, duration_ms=duration, memory_mb=memory, instance_id=self.id
-                )
-            elif exited:
-                outcome = failure.exited(duration, memory, self.id)
-            else:
-                outcome = failure.unhandled(payload, duration, memory, self.id)
-        else:
-            outcome = None
-        if exited:
-            self._condemn()
-        elif self.state is State.READY:
+        if self.state is State.READY:
             self._owner.freed(self, now)
         elif self.state is State.DRAINING:
             self._kill_if_answered()
-        if outcome is not None:
-            self._answer(call, outcome)
 
     def oversized(self, call: Call) -> None:
         limit = self._shared.settings.max_result_bytes
@@ -481,7 +499,7 @@ class Instance:
         outcome = failure.too_large(
             limit, (now - call.started_at) * 1e3, self._sample(now), self.id
         )
-        self._answer(call, outcome)
+        self._answer(call, outcome, now)
         self._channel.cancel(call)
 
     def logged(self, call: Call | None, request_id: str, text: bytes) -> None:
@@ -529,8 +547,10 @@ class Instance:
         self._channel.resume_reading()
 
     def _sample(self, now: float, *, fresh: bool = False) -> float:
+        """What is too dear to ask at every call: peak memory and the wall clock."""
         if self._process is not None and (fresh or now >= self._memory_due):
             self.memory_mb = max(self.memory_mb, self._process.memory_mb())
+            self._wall_offset = self._shared.clock.time() - now
             self._memory_due = now + MEMORY_EVERY_S
         return self.memory_mb
 
@@ -584,7 +604,7 @@ class Instance:
             first.spawn_ms = self.spawn_ms
             if first.tail is not None:
                 first.tail += tail.initialize_end(first.request_id, failed=True)
-            self._answer(first, outcome)
+            self._answer(first, outcome, self._monotonic())
         self.kill()
         self._owner.failed(self, outcome, self.concurrency - 1)
 
@@ -611,7 +631,7 @@ class Instance:
         now = self._monotonic()
         self.load = 0
         for call in left:
-            self._answer(call, self._epitaph(call, status, now))
+            self._answer(call, self._epitaph(call, status, now), now)
         if initializing and not self._killed:
             self._owner.failed(self, self._epitaph(None, status, now), self.concurrency - 1)
 

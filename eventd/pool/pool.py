@@ -66,10 +66,21 @@ class Group:
             ones go first: somebody holds an instance while he waits for them.
     """
 
-    __slots__ = ("idle", "live", "nested", "ready", "snapshot", "starting", "waiting", "warming")
+    __slots__ = (
+        "concurrency",
+        "idle",
+        "live",
+        "nested",
+        "ready",
+        "snapshot",
+        "starting",
+        "waiting",
+        "warming",
+    )
 
     def __init__(self, snapshot: FunctionSnapshot) -> None:
         self.snapshot = snapshot
+        self.concurrency = max(1, snapshot.instance_concurrency)
         self.idle: list[Instance] = []
         self.ready: list[Instance] = []
         self.live: set[Instance] = set()
@@ -89,11 +100,14 @@ class Group:
         """The least loaded instance with a free slot."""
         if self.idle:
             return self.idle.pop()
-        if self.snapshot.instance_concurrency <= 1 or not self.ready:
+        ready = self.ready
+        if len(ready) == 1:
+            return ready[0] if ready[0].load < self.concurrency else None
+        if self.concurrency == 1 or not ready:
             return None
-        loads = [instance.load for instance in self.ready]
-        index = scaling.least_loaded(loads, self.snapshot.instance_concurrency)
-        return self.ready[index] if index >= 0 else None
+        loads = [instance.load for instance in ready]
+        index = scaling.least_loaded(loads, self.concurrency)
+        return ready[index] if index >= 0 else None
 
     @property
     def waits(self) -> int:
@@ -417,7 +431,7 @@ class Pool:
             starting=group.starting,
             warming=group.warming,
             instances=len(group.live),
-            concurrency=max(1, group.snapshot.instance_concurrency),
+            concurrency=group.concurrency,
         )
         room = scaling.Room(
             per_function=settings.max_instances_per_function,
