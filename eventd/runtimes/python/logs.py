@@ -147,7 +147,8 @@ class Logs:
 
     def settle(self, request: Request) -> None:
         """Send what ``request`` has written so far; the call is about to end."""
-        if self._unread(self._main.read_fd):
+        fcntl.ioctl(self._main.read_fd, termios.FIONREAD, self._pending)
+        if self._pending[0]:
             self._drain(self._main)
         if self._main.rest:
             self._end_line(self._main)
@@ -202,10 +203,6 @@ class Logs:
     def _watch(self, pipe: Pipe) -> None:
         self._pipes[pipe.read_fd] = pipe
         self._epoll.register(pipe.read_fd, select.EPOLLIN)
-
-    def _unread(self, fd: int) -> int:
-        fcntl.ioctl(fd, termios.FIONREAD, self._pending)
-        return self._pending[0]
 
     def _owner(self, pipe: Pipe) -> Request | None:
         if pipe.request is not None:
