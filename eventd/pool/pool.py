@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Collection
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -14,104 +13,17 @@ from eventd.config import PoolSettings
 from eventd.errors import EventdError, RecursionDetected, ServiceUnavailable
 from eventd.metrics import Metrics
 from eventd.model.invocation import Outcome
-from eventd.model.snapshot import FunctionSnapshot
 from eventd.pool import failure, scaling
 from eventd.pool.call import Call, LogSink
-from eventd.pool.instance import Account, Instance, Packages, Spawner, State, Surroundings
+from eventd.pool.group import Group
+from eventd.pool.instance import Instance
+from eventd.pool.report import InstanceReport, PoolStatistics, report
+from eventd.pool.state import State
+from eventd.pool.surroundings import Account, Packages, Spawner, Surroundings
 
 SWEEP_S = 0.05
 """How exactly the deadline of a waiting call is kept."""
 KILL_S = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class PoolStatistics:
-    """Counts at one moment, and (``immediate``, ``waited``, ``refused``) since the start."""
-
-    instances: int
-    starting: int
-    idle: int
-    running: int
-    waiting: int
-    immediate: int
-    waited: int
-    refused: int
-
-
-@dataclass(frozen=True, slots=True)
-class InstanceReport:
-    """One instance as ``status`` shows it; ages in seconds."""
-
-    id: str
-    service: str
-    function: str
-    version: str
-    state: str
-    load: int
-    concurrency: int
-    memory_mb: float
-    age_s: float
-    idle_s: float
-    served: int
-
-
-class Group:
-    """The instances and the waiting calls of one snapshot.
-
-    Attributes:
-        idle: ready instances without a call, the last used at the end.
-        ready: all ready instances.
-        live: all that may take calls now or soon.
-        nested, waiting: calls made by functions, and others; each first come, first served. Nested
-            ones go first: somebody holds an instance while he waits for them.
-    """
-
-    __slots__ = (
-        "concurrency",
-        "idle",
-        "live",
-        "nested",
-        "ready",
-        "snapshot",
-        "starting",
-        "waiting",
-        "warming",
-    )
-
-    def __init__(self, snapshot: FunctionSnapshot) -> None:
-        self.snapshot = snapshot
-        self.concurrency = max(1, snapshot.instance_concurrency)
-        self.idle: list[Instance] = []
-        self.ready: list[Instance] = []
-        self.live: set[Instance] = set()
-        self.starting = 0
-        self.warming = 0
-        self.nested: deque[Call] = deque()
-        self.waiting: deque[Call] = deque()
-
-    def next_call(self) -> Call | None:
-        if self.nested:
-            return self.nested.popleft()
-        if self.waiting:
-            return self.waiting.popleft()
-        return None
-
-    def free_instance(self) -> Instance | None:
-        """The least loaded instance with a free slot."""
-        if self.idle:
-            return self.idle.pop()
-        ready = self.ready
-        if len(ready) == 1:
-            return ready[0] if ready[0].load < self.concurrency else None
-        if self.concurrency == 1 or not ready:
-            return None
-        loads = [instance.load for instance in ready]
-        index = scaling.least_loaded(loads, self.concurrency)
-        return ready[index] if index >= 0 else None
-
-    @property
-    def waits(self) -> int:
-        return len(self.nested) + len(self.waiting)
 
 
 class Pool:
@@ -269,22 +181,7 @@ class Pool:
     def instances(self) -> list[InstanceReport]:
         """The oldest first."""
         now = self._monotonic()
-        return [
-            InstanceReport(
-                id=instance.id,
-                service=instance.snapshot.service,
-                function=instance.snapshot.function,
-                version=instance.snapshot.version_name,
-                state=_state(instance),
-                load=instance.load,
-                concurrency=instance.concurrency,
-                memory_mb=instance.memory_mb,
-                age_s=now - instance.started_at,
-                idle_s=0.0 if instance.load else now - instance.idle_since,
-                served=instance.served,
-            )
-            for instance in self._instances.values()
-        ]
+        return [report(instance, now) for instance in self._instances.values()]
 
     # -- what instances say (InstanceOwner)
 
@@ -369,17 +266,10 @@ class Pool:
         for group in list(self._groups.values()):
             if not group.waits:
                 continue
-            for line in (group.nested, group.waiting):
-                late = [c for c in line if now - c.submitted_at >= c.queue_deadline_s]
-                if not late:
-                    continue
-                gone = set(late)
-                kept = [c for c in line if c not in gone]
-                line.clear()
-                line.extend(kept)
-                self._waiting -= len(late)
-                for call in late:
-                    self._answer(call, failure.exhausted(_late_text(call)))
+            late = group.take_late(now)
+            self._waiting -= len(late)
+            for call in late:
+                self._answer(call, failure.exhausted(_late_text(call)))
         if self._waiting:
             self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
 
@@ -477,7 +367,7 @@ class Pool:
         groups = set(self._starved.values())
         if group is not None and group.waits:
             groups.add(group)
-        for each in sorted((g for g in groups if g.waits), key=_oldest):
+        for each in sorted((g for g in groups if g.waits), key=lambda each: each.oldest):
             self._scale(each)
         for key in [key for key, each in self._starved.items() if not each.waits]:
             del self._starved[key]
@@ -510,17 +400,6 @@ class Pool:
                 pass  # what is left is killed by the caller
 
 
-def _oldest(group: Group) -> float:
-    heads: Iterable[Call] = [line[0] for line in (group.nested, group.waiting) if line]
-    return min(call.submitted_at for call in heads)
-
-
 def _late_text(call: Call) -> str:
     name = f"{call.function.service}/{call.function.function}"
     return f"no instance of {name} became free within {call.queue_deadline_s:g} seconds"
-
-
-def _state(instance: Instance) -> str:
-    if instance.state is State.READY:
-        return "busy" if instance.load else "idle"
-    return instance.state.name.lower()
