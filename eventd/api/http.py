@@ -16,6 +16,7 @@ from eventd.pool.call import HttpHead
 from eventd.store.interface import Change, Metadata
 
 TRIGGER_TYPE = "http"
+_REMEMBERED = 4096
 
 # FC 4.7, both lists; what belongs to one connection never goes further.
 _NOT_TO_FUNCTION = frozenset(
@@ -57,9 +58,9 @@ class HttpTriggers:
                 for record in self._metadata.triggers(service, function)
                 if record.type == TRIGGER_TYPE
             }
-            # Names that nobody has would otherwise fill the memory.
-            if found:
-                self._found[key] = found
+            if len(self._found) >= _REMEMBERED:  # also names that nobody has are kept
+                self._found.clear()
+            self._found[key] = found
         return found
 
     def _changed(self, change: Change) -> None:
