@@ -34,8 +34,8 @@ class Connection(Protocol):
     def sweep(self, now: float) -> None:
         """Once a second: end what is too slow. ``now``: loop time in s."""
 
-    def drain(self) -> None:
-        """End after what is running."""
+    def drain(self, within_s: float) -> None:
+        """End after what is running; the server aborts after ``within_s`` seconds."""
 
     def abort(self) -> None: ...
 

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import cast
 
+from aiohttp import web
+
 from eventd.api.answers import EventAnswer, HttpAnswer
 from eventd.api.chunks import ChunkDecoder
 from eventd.api.edge import Edge
@@ -24,8 +26,8 @@ from eventd.api.head import (
     malformed_so_far,
     parse_head,
 )
-from eventd.api.plan import PROXY_PREFIX, Plan, given_request_id, match_route
-from eventd.api.responses import Reply, defect_reply, error_reply
+from eventd.api.plan import Plan, match_route
+from eventd.api.responses import defect_reply, error_reply
 from eventd.api.spool import Spool
 from eventd.api.wire import Wire
 from eventd.errors import EventdError, InvalidArgument, ServiceUnavailable
@@ -55,11 +57,11 @@ class Front(Wire):
     __slots__ = (
         "_answer", "_at", "_call", "_chunks", "_client_ip", "_first", "_hand_over",
         "_known_epoch", "_known_hash", "_known_head", "_known_raw", "_left", "_loop", "_looping",
-        "_partial", "_plan", "_reading_paused", "_received", "_refusal", "_rest", "_since",
+        "_partial", "_plan", "_received", "_refusal", "_rest", "_since",
         "_spool", "_stalled_since",
     )  # fmt: skip
 
-    def __init__(self, edge: Edge, hand_over: Callable[[], asyncio.Protocol]) -> None:
+    def __init__(self, edge: Edge, hand_over: Callable[[], web.RequestHandler]) -> None:
         super().__init__(edge)
         self._hand_over = hand_over
         self._loop = asyncio.get_running_loop()
@@ -72,7 +74,6 @@ class Front(Wire):
         self._first = True
         self._partial = False
         self._looping = False
-        self._reading_paused = False
         self._known_raw = b""
         self._known_hash = 0
         self._known_epoch = -1
@@ -150,7 +151,7 @@ class Front(Wire):
         elif self._at is _At.LINGER and now - self._since > _LINGER_S:
             self._transport.close()
 
-    def drain(self) -> None:
+    def drain(self, within_s: float) -> None:
         self._keep_alive = False
         if self._at is _At.HEAD:
             self._transport.close()
@@ -310,16 +311,6 @@ class Front(Wire):
         self._body_complete(body)
         self._run()
 
-    def _pause_reading(self) -> None:
-        if not self._reading_paused:
-            self._reading_paused = True
-            self._transport.pause_reading()
-
-    def _resume_reading(self) -> None:
-        if self._reading_paused and not self._lost and not self._transport.is_closing():
-            self._reading_paused = False
-            self._transport.resume_reading()
-
     def _hand_over_connection(self) -> None:
         """Give the connection with all that was read to aiohttp, for good."""
         transport, data = self._transport, self._rest
@@ -373,14 +364,6 @@ class Front(Wire):
             log.exception("request %s failed", request_id)
             reply = defect_reply(request_id, plan.route.kind)
         self.answered(reply)
-
-    def _error_reply(self, error: EventdError) -> Reply:
-        """An error before there is a call."""
-        head, request_id, kind = self._head, "", CallKind.EVENT
-        if head is not None:
-            request_id = given_request_id(head.headers)
-            kind = CallKind.HTTP if head.target.startswith(PROXY_PREFIX) else CallKind.EVENT
-        return error_reply(error, request_id or self._edge.new_request_id(), kind)
 
     # -- ending -----------------------------------------------------------------------------------
 

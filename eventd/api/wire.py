@@ -6,7 +6,10 @@ import asyncio
 
 from eventd.api.edge import Edge
 from eventd.api.head import RequestHead
-from eventd.api.responses import Reply, status_line
+from eventd.api.plan import PROXY_PREFIX, given_request_id
+from eventd.api.responses import Reply, error_reply, status_line
+from eventd.errors import EventdError
+from eventd.pool.call import CallKind
 
 _JOINED_BYTES = 64 << 10
 """A body up to this goes out in one piece with its head."""
@@ -21,7 +24,8 @@ class Wire(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_bodyless", "_edge", "_head", "_keep_alive", "_lost", "_transport", "writing_paused",
+        "_bodyless", "_edge", "_head", "_keep_alive", "_lost", "_reading_paused", "_transport",
+        "writing_paused",
     )  # fmt: skip
 
     def __init__(self, edge: Edge) -> None:
@@ -30,8 +34,19 @@ class Wire(asyncio.Protocol):
         self._keep_alive = True
         self._bodyless = False
         self._lost = False
+        self._reading_paused = False
         self.writing_paused = False
         self._transport: asyncio.Transport
+
+    def _pause_reading(self) -> None:
+        if not self._reading_paused:
+            self._reading_paused = True
+            self._transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        if self._reading_paused and not self._lost and not self._transport.is_closing():
+            self._reading_paused = False
+            self._transport.resume_reading()
 
     def _next_request(self) -> None:
         """The answer is written whole."""
@@ -93,3 +108,11 @@ class Wire(asyncio.Protocol):
         else:
             connection = b"\r\n"
         return b"".join((status_line(status), self._edge.date_lines(), block, framing, connection))
+
+    def _error_reply(self, error: EventdError) -> Reply:
+        """An error before there is a call."""
+        head, request_id, kind = self._head, "", CallKind.EVENT
+        if head is not None:
+            request_id = given_request_id(head.headers)
+            kind = CallKind.HTTP if head.target.startswith(PROXY_PREFIX) else CallKind.EVENT
+        return error_reply(error, request_id or self._edge.new_request_id(), kind)
