@@ -21,12 +21,11 @@ from eventd.api.edge import Edge
 from eventd.api.guard import Guard
 from eventd.api.head import (
     HeadersTooLarge,
-    RequestHead,
     RequestTimeout,
     malformed_so_far,
     parse_head,
 )
-from eventd.api.plan import Plan, match_route
+from eventd.api.plan import FOR_EVER, Plan, match_route
 from eventd.api.responses import defect_reply, error_reply
 from eventd.api.spool import Spool
 from eventd.api.wire import Wire
@@ -56,7 +55,7 @@ class Front(Wire):
 
     __slots__ = (
         "_answer", "_at", "_call", "_chunks", "_client_ip", "_first", "_hand_over",
-        "_known_epoch", "_known_hash", "_known_head", "_known_raw", "_left", "_loop", "_looping",
+        "_left", "_loop", "_looping",
         "_partial", "_plan", "_received", "_refusal", "_rest", "_since",
         "_spool", "_stalled_since",
     )  # fmt: skip
@@ -74,10 +73,6 @@ class Front(Wire):
         self._first = True
         self._partial = False
         self._looping = False
-        self._known_raw = b""
-        self._known_hash = 0
-        self._known_epoch = -1
-        self._known_head: RequestHead | None = None
         self._left = 0
         self._chunks: ChunkDecoder | None = None
         self._spool: Spool | None = None
@@ -222,17 +217,22 @@ class Front(Wire):
             return False
         raw = data[:end]
         self._partial = self._first = False
-        mark = hash(raw)
-        if mark == self._known_hash and raw == self._known_raw and self._still_valid():
-            self._head = self._known_head
-        elif not self._read_head(raw, mark):
+        edge = self._edge
+        plan = edge.known.get((self._client_ip, raw))
+        if plan is not None and (
+            plan.valid_until == FOR_EVER or edge.clock.time() <= plan.valid_until
+        ):
+            self._plan = plan
+            self._head = plan.head
+            self._keep_alive = plan.head.keep_alive and not edge.draining
+        elif not self._read_head(raw):
             return False
         self._rest = data[end:]
         self._expect_body()
         return True
 
-    def _read_head(self, raw: bytes, mark: int) -> bool:
-        """Read and plan a head that differs from the last; ``False``: it is not for this front."""
+    def _read_head(self, raw: bytes) -> bool:
+        """Read and plan a head; ``False``: it is not for this front."""
         edge = self._edge
         head = parse_head(raw, edge.limits)
         route = match_route(head.target)
@@ -241,24 +241,13 @@ class Front(Wire):
             return False
         self._head = head
         self._keep_alive = head.keep_alive and not edge.draining
-        self._known_raw = b""
         try:
             self._plan = edge.plan(route, head, self._client_ip)
         except EventdError as error:
             self._refusal = error
-            return True
-        # Clients repeat themselves: the next head is often the same, byte for byte. The hash is
-        # compared first, so that time tells nothing about how much of a signature is right.
-        self._known_raw, self._known_hash, self._known_head = raw, mark, head
-        self._known_epoch = edge.triggers.epoch
+        else:
+            edge.remember(self._client_ip, raw, self._plan)
         return True
-
-    def _still_valid(self) -> bool:
-        """Whether the plan of the last request, whose head was the same, holds for this one."""
-        return (
-            self._known_epoch == self._edge.triggers.epoch
-            and self._edge.clock.time() <= self._plan.valid_until
-        )
 
     def _expect_body(self) -> None:
         head = self._head

@@ -43,8 +43,8 @@ class HttpTriggers:
     def __init__(self, metadata: Metadata) -> None:
         self._metadata = metadata
         self._found: dict[tuple[str, str], Mapping[str, HttpTrigger]] = {}
-        self.epoch = 0
-        """Goes up whenever a resource changed: what was derived before may no longer hold."""
+        self.on_change: Callable[[], object] = lambda: None
+        """Called when a resource changed: what was derived before may no longer hold."""
         self.close: Callable[[], None] = metadata.subscribe(self._changed)
         """Stop following the metadata."""
 
@@ -64,8 +64,8 @@ class HttpTriggers:
         return found
 
     def _changed(self, change: Change) -> None:
-        self.epoch += 1
         self._found.clear()
+        self.on_change()
 
 
 def _trigger(record: TriggerRecord) -> HttpTrigger:
