@@ -12,7 +12,7 @@ import fc2
 import pytest
 
 from tests.system.conftest import NodeFactory
-from tests.system.node import KEY_ID, SECRET, Node, until, zipped
+from tests.system.node import KEY_ID, SECRET, Node, until
 
 EVENT = "def handler(event, context):\n    print('saw', event)\n    return b'{answer}'\n"
 

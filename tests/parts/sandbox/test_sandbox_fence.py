@@ -119,10 +119,10 @@ async def test_leaving_the_zygote_ends_its_instances_and_leaves_no_group(
     async with open_house() as house:
         guest = await house.guest()
         places = cgroups.places(Fence(tmp_path / "state").name).directories()
-        assert all(os.path.isdir(place) for place in places)  # noqa: ASYNC240 - cgroupfs
+        assert all(os.path.isdir(place) for place in places)
 
     assert not guest.process.running
-    assert not any(os.path.exists(place) for place in places)  # noqa: ASYNC240 - cgroupfs
+    assert not any(os.path.exists(place) for place in places)
     assert census.marked(_mark(tmp_path), census.MARKS) == []
 
 
