@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-
-from tests.system.node import Node
-
-NodeFactory = Callable[..., Node]
+from system_node import Node, NodeFactory
 
 
 @pytest.fixture

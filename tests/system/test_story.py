@@ -10,9 +10,7 @@ from typing import Any
 
 import fc2
 import pytest
-
-from tests.system.conftest import NodeFactory
-from tests.system.node import KEY_ID, SECRET, Node, until
+from system_node import KEY_ID, SECRET, Node, NodeFactory, until
 
 EVENT = "def handler(event, context):\n    print('saw', event)\n    return b'{answer}'\n"
 

@@ -289,3 +289,6 @@ class Node:
         reply = await self.request("GET", "/eventd/v1/status")
         assert reply.status == 200, reply.body
         return reply.json()
+
+
+NodeFactory = Callable[..., Node]

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import time
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
 import pytest
 from aiokafka import AIOKafkaProducer
-
-from tests.parts.kafka.broker import Broker, broker
-from tests.system.conftest import NodeFactory
-from tests.system.node import ACCOUNT, ROLE, Node, until
-from tests.system.witness import Witness
+from kafka_broker import DevBroker, running_broker
+from system_node import ACCOUNT, ROLE, Node, NodeFactory, until
+from witness import Witness
 
 KILLS = 20
 HANDLER = """
@@ -123,36 +121,38 @@ async def prepare(node: Node, witness: Witness, log: Path, servers: str) -> None
             "consumerGroup": "work",
             "startingPosition": "earliest",
             "batchSize": 10,
+            "client": {
+                "sessionTimeoutMs": 1500,
+                "heartbeatIntervalMs": 300,
+                "rebalanceTimeoutMs": 1500,
+            },
         },
     )
 
 
 @pytest.fixture
-async def kafka() -> AsyncIterator[Broker]:
-    async with broker() as running:
+def kafka() -> Iterator[DevBroker]:
+    with running_broker() as running:
         yield running
 
 
 @pytest.mark.kafka
 async def test_no_accepted_event_is_lost_by_kill_9(
-    node: NodeFactory, kafka: Broker, tmp_path: Path
+    node: NodeFactory, kafka: DevBroker, tmp_path: Path
 ) -> None:
     seed = random.randrange(1 << 30)
     choice = random.Random(seed)
     sent: set[str] = set()
     log = tmp_path / "app.log"
     async with Witness() as witness:
-        env = {
-            "EVENTD_POOL_ALLOW_CONNECT": f"127.0.0.1:{witness.port}",
-            "EVENTD_TRIGGERS_KAFKA": json.dumps({"sessionTimeoutMs": 1500}),
-        }
+        env = {"EVENTD_POOL_ALLOW_CONNECT": f"127.0.0.1:{witness.port}"}
         current = node(env=env)
         data = current.data
         for kill in range(KILLS):
             await current.__aenter__()
             if kill == 0:
-                await prepare(current, witness, log, kafka.servers)
-            async with load(current, log, kafka.servers, sent):
+                await prepare(current, witness, log, kafka.bootstrap)
+            async with load(current, log, kafka.bootstrap, sent):
                 await asyncio.sleep(choice.uniform(0.1, 1.0))
                 await current.kill()
             current = node(data=data, env=env)
@@ -164,7 +164,10 @@ async def test_no_accepted_event_is_lost_by_kill_9(
             await until(lambda: not missing(), f"all of {len(sent)} events, seed {seed}", 120)
             status = await current.status()
     assert not witness.overlaps, (seed, witness.overlaps[:10])
-    assert status["queue"]["dead_letters"] == 0, seed
+    assert status["queue"]["deadLetters"] == 0, seed
+    by_source = Counter(name.partition("-")[0] for name in witness.finished)
+    assert set(by_source) == {"async", "file", "line", "kafka", "timer"}, by_source
     doubled = [name for name in sent if witness.finished[name] > 1]
     # only what was in flight at one of the kills may have finished twice
     assert len(doubled) <= KILLS * 200, (seed, len(doubled))
+    print(f"seed {seed}, {KILLS} kills, finished {dict(by_source)}, twice {len(doubled)}")

@@ -6,9 +6,8 @@ import asyncio
 import os
 import stat
 
-from tests.system.conftest import NodeFactory
-from tests.system.node import Node, until
-from tests.system.witness import Witness
+from system_node import Node, NodeFactory, until
+from witness import Witness
 
 
 async def test_the_first_start_writes_a_key_that_only_its_owner_reads(node: NodeFactory) -> None:
