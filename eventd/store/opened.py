@@ -25,8 +25,6 @@ from eventd.store.sqlite.payloads import PayloadFiles
 from eventd.store.sqlite.queue import SqliteQueue
 from eventd.store.sqlite.writer import Writer
 
-CLOSE_TIMEOUT_S = 30.0
-
 RAISE_EPOCH = "UPDATE owner SET epoch = epoch + 1 RETURNING epoch"
 
 

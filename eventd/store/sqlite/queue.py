@@ -57,7 +57,6 @@ class SqliteQueue:
         self._files = files
         self._disk = disk
         self._clock = clock
-        self._metrics = metrics
         self._loop = asyncio.get_running_loop()
         self._backlog = backlog if backlog is not None else Backlog()
         self._intake = Intake(
@@ -74,7 +73,7 @@ class SqliteQueue:
         self._waiters: deque[asyncio.Future[Invocation]] = deque()
         self._job: SettleJob | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._letters = Letters(writer, files, clock, self._backlog, changed=self._changed)
+        self._letters = Letters(writer, files, clock, metrics, self._backlog, changed=self._changed)
         self._loader = Loader(writer, files, clock, self._backlog, self._letters, self._changed)
         disk.subscribe(self._on_failure)
 
