@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import re
 from pathlib import Path
 
 from eventd.store.files import make_directory, sync_directory, write_file
+from eventd.store.interface import StoreFailed
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -21,10 +23,14 @@ class DirectoryBlobs:
     async def put(self, data: bytes) -> str:
         """Store ``data`` and give its key; file and directory are synced then.
 
-        ``OSError`` (``ENOSPC``, ``EIO``) leaves nothing behind. Cancelling leaves the blob whole
-        or absent.
+        ``StoreFailed`` (``.full`` when there is no space) leaves nothing behind. Cancelling leaves
+        the blob whole or absent.
         """
-        return await asyncio.to_thread(self._put, data)
+        try:
+            return await asyncio.to_thread(self._put, data)
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            raise StoreFailed(f"writing a package: {error}", full=full) from error
 
     async def get(self, digest: str) -> bytes:
         """``KeyError``: unknown digest; ``ValueError``: the bytes no longer match it."""

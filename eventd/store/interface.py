@@ -51,7 +51,9 @@ class Metadata(Protocol):
     plain calls; a write returns after its synced commit, and the image changes with it.
 
     Every ``save_*`` is a compare-and-set: ``expect`` is the ``etag`` that the row must still have,
-    ``None`` for a row that must not exist; else ``StaleWrite``, and nothing was written.
+    ``None`` for a row that must not exist; else ``StaleWrite``, and nothing was written. That is
+    also the answer when what it belongs to is gone, and when what is to be deleted is not there.
+    Deleting a service or function deletes what belongs to it in the same transaction.
     On a crash each write happened whole or not at all.
     """
 
@@ -140,8 +142,8 @@ class Queue(Protocol):
         """Store invocations and the source's progress in one transaction.
 
         Returns those that are new: an invocation with an event key that was put before (24 h or a
-        million per trigger) is dropped. Waits while the queue holds more than its bound in flight
-        to disk. Cancelling: all of it is stored, or nothing.
+        million per trigger) is dropped; one without ``event_id`` has no key. Waits while the queue
+        holds more than its bound in flight to disk. Cancelling: all of it is stored, or nothing.
         """
 
     async def claim(self) -> Invocation:
@@ -150,7 +152,8 @@ class Queue(Protocol):
         claims nothing."""
 
     async def finish(self, invocation_id: str) -> None:
-        """It ended; remove it."""
+        """It ended; remove it. ``KeyError``, here and in ``retry`` and ``release``: it is not
+        claimed."""
 
     async def retry(self, invocation: Invocation) -> None:
         """Store ``attempts``, ``version`` and ``due_ms`` and make it claimable at ``due_ms``."""
@@ -225,7 +228,9 @@ class Blobs(Protocol):
     """Content-addressed bytes; the key is the SHA-256 in hex. ``put`` returns after file and
     directory are synced: a row may then refer to it."""
 
-    async def put(self, data: bytes) -> str: ...
+    async def put(self, data: bytes) -> str:
+        """``StoreFailed``: the disk refused it; nothing is left of it."""
+
     async def get(self, digest: str) -> bytes:
         """``KeyError``: unknown digest; ``ValueError``: the bytes no longer match it."""
 

@@ -25,8 +25,6 @@ from eventd.store.sqlite.payloads import PayloadFiles
 from eventd.store.sqlite.queue import SqliteQueue
 from eventd.store.sqlite.writer import Writer
 
-CLOSE_TIMEOUT_S = 30.0
-
 RAISE_EPOCH = "UPDATE owner SET epoch = epoch + 1 RETURNING epoch"
 
 
@@ -91,32 +89,19 @@ async def open_store(
         epoch = await queue_file.call(_raise_epoch)
         metadata = SqliteMetadata(meta)
         await metadata.load()
-        queue = SqliteQueue(
-            queue_file,
-            PayloadFiles(directory.payloads),
-            disk,
-            clock,
-            metrics,
-            max_in_flight=settings.queue.max_waiting_put,
-        )
+        files = PayloadFiles(directory.payloads)
+        bound = settings.queue.max_waiting_put
+        queue = SqliteQueue(queue_file, files, disk, clock, metrics, max_in_flight=bound)
         stack.callback(queue.close)
         await queue.restore()
         history = SqliteHistory(history_file, clock, metrics, settings.logs)
         stack.push_async_callback(history.aclose)
         await history.load()
-        store = Store(
-            metadata=metadata,
-            queue=queue,
-            history=history,
-            blobs=DirectoryBlobs(directory.blobs),
-            epoch=epoch,
-            disk=disk,
-            directory=directory,
-        )
         await stack.enter_async_context(
             _running(disk.watch(), queue.prune_forever(), history.prune_forever())
         )
-        yield store
+        blobs = DirectoryBlobs(directory.blobs)
+        yield Store(metadata, queue, history, blobs, epoch, disk, directory)
 
 
 @asynccontextmanager

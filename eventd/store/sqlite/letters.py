@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import apsw
 
 from eventd.clock import Clock
+from eventd.metrics import Metrics
 from eventd.model.invocation import DeadLetter
 from eventd.store.interface import StoreFailed
 from eventd.store.sqlite import queue_reads as reads
@@ -32,6 +33,7 @@ class Letters:
         writer: Writer,
         files: PayloadFiles,
         clock: Clock,
+        metrics: Metrics,
         backlog: Backlog,
         *,
         changed: Callable[[], None],
@@ -40,6 +42,7 @@ class Letters:
         self._writer = writer
         self._files = files
         self._clock = clock
+        self._metrics = metrics
         self._backlog = backlog
         self._changed = changed
         self._next_id = 1
@@ -87,8 +90,12 @@ class Letters:
             for delayed in (False, True):  # ids are unique over both tables
                 remove_rows(connection, ids, delayed=delayed)
 
+        def after(_: None) -> None:
+            self.added(len(rows))
+            self._metrics.dead_letters += len(rows)
+
         try:
-            self._writer.submit(CallJob(move, lambda _: self.added(len(rows)), intake=False))
+            self._writer.submit(CallJob(move, after, intake=False))
         except StoreFailed:
             pass  # the rows stay where they are; the next start finds them again
 

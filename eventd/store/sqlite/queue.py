@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from types import MappingProxyType
+from typing import Any
 
 import apsw
 
@@ -57,7 +58,6 @@ class SqliteQueue:
         self._files = files
         self._disk = disk
         self._clock = clock
-        self._metrics = metrics
         self._loop = asyncio.get_running_loop()
         self._backlog = backlog if backlog is not None else Backlog()
         self._intake = Intake(
@@ -74,7 +74,7 @@ class SqliteQueue:
         self._waiters: deque[asyncio.Future[Invocation]] = deque()
         self._job: SettleJob | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._letters = Letters(writer, files, clock, self._backlog, changed=self._changed)
+        self._letters = Letters(writer, files, clock, metrics, self._backlog, changed=self._changed)
         self._loader = Loader(writer, files, clock, self._backlog, self._letters, self._changed)
         disk.subscribe(self._on_failure)
 
@@ -105,10 +105,10 @@ class SqliteQueue:
 
     # -- the interface ----------------------------------------------------------------------------
 
-    async def put(
+    def put(
         self, invocations: Sequence[Invocation], progress: Progress | None = None
-    ) -> Sequence[Invocation]:
-        return await self._intake.put(invocations, progress)
+    ) -> Coroutine[Any, Any, Sequence[Invocation]]:
+        return self._intake.put(invocations, progress)
 
     async def claim(self) -> Invocation:
         if self._disk.failed is not None:
@@ -136,7 +136,7 @@ class SqliteQueue:
         job.removed[head.delayed].append(head.row_id)
         if head.file:
             job.files.append(head.file)
-        await self._wait(job, head, lambda: self._backlog.ended(head, self._clock.time_ms()))
+        await self._added(job, head, lambda: self._backlog.ended(head, self._clock.time_ms()))
 
     async def retry(self, invocation: Invocation) -> None:
         job = self._settle_job()
@@ -152,7 +152,7 @@ class SqliteQueue:
             job.removed[head.delayed].append(head.row_id)
             job.delayed.append((*row, function.owner.no, invocation.due_ms))
         self._settle(invocation.id)
-        await self._wait(job, head, lambda: self._backlog.again(again, self._clock.time_ms()))
+        await self._added(job, head, lambda: self._backlog.again(again, self._clock.time_ms()))
 
     def release(self, invocation_id: str) -> None:
         head = self._claimed.pop(invocation_id)
@@ -169,7 +169,7 @@ class SqliteQueue:
         if head is None:
             if file:
                 job.new_files.append(file)
-            await self._wait(job, None, lambda: self._letters.added(1))
+            await self._added(job, None, lambda: self._letters.added(1))
             return
         ended = self._settle(letter.invocation.id)
         job.removed[ended.delayed].append(ended.row_id)
@@ -178,7 +178,7 @@ class SqliteQueue:
             self._letters.added(1)
             self._backlog.ended(ended, self._clock.time_ms())
 
-        await self._wait(job, head, after)
+        await self._added(job, head, after)
 
     async def dead_letters(self, limit: int = 100) -> Sequence[DeadLetter]:
         return await self._letters.newest(limit)
@@ -241,10 +241,13 @@ class SqliteQueue:
             self._job = job
         return job
 
-    async def _wait(self, job: SettleJob, head: Head | None, after: Callable[[], None]) -> None:
+    def _added(
+        self, job: SettleJob, head: Head | None, after: Callable[[], None]
+    ) -> asyncio.Future[None]:
+        """Resolved when ``job`` is committed and ``after`` was called."""
         future: asyncio.Future[None] = self._loop.create_future()
         job.calls.append((future, after, head))
-        await future
+        return future
 
     def _seal(self) -> None:
         self._job = None

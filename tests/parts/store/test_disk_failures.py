@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import apsw
@@ -12,7 +15,12 @@ from failing_vfs import failing_vfs
 from store_support import BALLAST_BYTES, LONG_S, Maker, Opener
 
 import eventd.store.sqlite.disk as disk_module
-from eventd.store.interface import StoreFailed
+import eventd.store.sqlite.payloads as payloads_module
+from eventd.metrics import Metrics
+from eventd.model.invocation import InvocationRecord
+from eventd.model.resources import Service
+from eventd.store.blobs import DirectoryBlobs
+from eventd.store.interface import Progress, StoreFailed
 
 
 async def test_after_a_failed_sync_everything_is_refused_and_nothing_synced_again(
@@ -161,3 +169,60 @@ async def test_a_payload_file_that_is_gone_is_noticed(
     async with opener() as store:
         assert await asyncio.wait_for(store.queue.claim(), LONG_S) == after
         assert [letter.reason for letter in await store.queue.dead_letters()] == ["Corrupt"]
+
+
+async def test_no_space_for_a_large_payload_is_a_full_disk(
+    opener: Opener, make: Maker, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_space(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async with opener() as store:
+        monkeypatch.setattr(payloads_module, "write_file", no_space)
+        with pytest.raises(StoreFailed) as failure:
+            await store.queue.put([make(payload=b"x" * 100_000)])
+        assert failure.value.full
+        with pytest.raises(StoreFailed):
+            await store.queue.put([make()])
+        assert store.queue.statistics().waiting == 0
+
+
+async def test_no_space_for_a_blob_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_space(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    blobs = DirectoryBlobs(tmp_path)
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(StoreFailed) as failure:
+        await blobs.put(b"content")
+    assert failure.value.full
+    assert blobs.digests() == set()
+
+
+async def test_metadata_stays_as_it_was_when_the_sync_fails(opener: Opener) -> None:
+    told: list[StoreFailed] = []
+    service = Service("s", "id", "n", "1", "t", "t", {})
+    with failing_vfs("meta.db-wal") as vfs:
+        async with opener(vfs=vfs.name, on_failure=told.append) as store:
+            await store.metadata.save_service(service, expect=None)
+            vfs.sync_error = apsw.IOError
+            with pytest.raises(StoreFailed):
+                await store.metadata.save_service(replace(service, etag="2"), expect="1")
+            assert store.metadata.service("s") == service
+            with pytest.raises(StoreFailed):  # the files share one disk
+                await store.queue.put([], Progress("source", cursor="1"))
+    assert len(told) == 1
+
+
+async def test_a_record_that_cannot_be_stored_is_counted(opener: Opener, metrics: Metrics) -> None:
+    with failing_vfs("history.db-wal") as vfs:
+        async with opener(vfs=vfs.name) as store:
+            vfs.write_error = apsw.IOError
+            store.history.add(
+                InvocationRecord("i", "r", "s", "f", "n", "q", 1, "c", 1, 1.0, 1.0, 128, "", "")
+            )
+            with pytest.raises(StoreFailed):
+                await store.history.flush()
+    assert metrics.records_dropped == 1
