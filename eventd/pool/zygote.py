@@ -382,10 +382,12 @@ class Zygote:
                 raise ResourceThrottled(f"no instance could be started: {error}") from error
 
     async def _spawn(self, spec: SpawnSpec, sock: socket.socket) -> Process:
-        await self._available.wait()
-        link, ready = self._link, self._ready
-        if link is None or ready is None:
-            raise LauncherFailed("the launcher is gone")
+        while True:
+            await self._available.wait()
+            link, ready = self._link, self._ready
+            if link is not None and ready is not None and not link.gone.is_set():
+                break
+            self._available.clear()  # until the next launcher is ready
         self._number += 1
         walled = self.report.level <= order.USER_NAMESPACES
         process = Process(
