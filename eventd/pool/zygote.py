@@ -15,7 +15,7 @@ from types import TracebackType
 from eventd.config import PoolSettings
 from eventd.errors import ResourceThrottled
 from eventd.pool.sandbox import census, cgroups, order, wire
-from eventd.pool.sandbox.fence import Fence
+from eventd.pool.sandbox.fence import Fence, FenceError
 from eventd.pool.sandbox.link import LauncherFailed, Link, Ready
 from eventd.pool.sandbox.probe import Report, probe
 
@@ -175,6 +175,17 @@ class Process:
             self._exited.set_result(ExitStatus(exited.code, exited.oom, self._peak_mb))
 
 
+async def _first(*events: asyncio.Event, limit_s: float | None = None) -> None:
+    """Wait until one of ``events`` is set, or for ``limit_s``."""
+    waits = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
+
+
 class Zygote:
     """A fork server; open it with ``async with``.
 
@@ -212,7 +223,7 @@ class Zygote:
         self._link: Link | None = None
         self._ready: Ready | None = None
         self._available = asyncio.Event()
-        self._closing = False
+        self._closing = asyncio.Event()
         self._restarts = 0
 
     @property
@@ -251,12 +262,9 @@ class Zygote:
         trace: TracebackType | None,
     ) -> None:
         """Ends all instances; they are gone when this returns."""
-        self._closing = True
-        self._owner.cancel()
+        self._closing.set()
         try:
             await self._owner
-        except asyncio.CancelledError:
-            pass  # by us; whoever cancels us meanwhile is served by the next await
         finally:
             self._fence.unlock()
 
@@ -286,6 +294,8 @@ class Zygote:
         places = cgroups.places(self._fence.name)
         wanted = await asyncio.to_thread(self._order, report, places)
         self._ready = await link.start(self._python, wanted)
+        if self._ready.lacks:
+            _log.warning("isolation lacks: %s", "; ".join(self._ready.lacks))
         self._link = link
         self._available.set()
         return link
@@ -310,33 +320,43 @@ class Zygote:
         )
 
     async def _supervise(self, link: Link) -> None:
-        """Own the launcher; replace it when it dies. Cancelled by ``__aexit__``."""
+        """Own the launcher and replace it when it dies, until ``__aexit__``."""
         pause = 0.05
         while True:
             began = asyncio.get_running_loop().time()
-            try:
-                await link.gone.wait()
-            finally:
-                await self._retire(link)
+            await _first(link.gone, self._closing)
+            await self._retire(link)
             if asyncio.get_running_loop().time() - began > 60:
                 pause = 0.05
-            self._restarts += 1
-            _log.error("the launcher ended; a new one starts in %.2f s", pause)
-            while True:
-                await asyncio.sleep(pause)
+            while not self._closing.is_set():
+                _log.error("the launcher ended; a new one starts in %.2f s", pause)
+                await _first(self._closing, limit_s=pause)
                 pause = min(pause * 2, _MAX_PAUSE_S)
+                if self._closing.is_set():
+                    break
+                self._restarts += 1
                 try:
                     link = await self._launch()
                     break
-                except (OSError, LauncherFailed) as error:
-                    _log.error("the launcher does not start, next try in %.2f s: %s", pause, error)
+                except (OSError, LauncherFailed, FenceError) as error:
+                    _log.error("the launcher does not start: %s", error)
+            if self._closing.is_set() and link.gone.is_set():
+                return
 
     async def _retire(self, link: Link) -> None:
-        """The launcher and all its instances are gone when this returns, also if cancelled."""
+        """The launcher and all its instances are gone when this returns."""
         self._available.clear()
         self._link = None
         await link.close()
-        await asyncio.to_thread(self._fence.clear)
+        while True:
+            try:
+                await asyncio.to_thread(self._fence.clear)
+                break
+            except (OSError, FenceError) as error:
+                _log.error("instances of a lost launcher are not gone yet: %s", error)
+                if self._closing.is_set():
+                    break  # whoever starts next on this directory meets the fence
+                await _first(self._closing, limit_s=1.0)
         link.bury()
 
     # -- instances
@@ -351,14 +371,23 @@ class Zygote:
             try:
                 async with asyncio.timeout(_SPAWN_S):
                     return await self._spawn(spec, sock)
+            except TimeoutError:
+                if self._link is not None and self._link.silent_s() >= _SPAWN_S:
+                    _log.error("the launcher is stuck and is killed")
+                    self._link.abort()
+                raise ResourceThrottled(
+                    f"no instance could be started within {_SPAWN_S:.0f} s"
+                ) from None
             except (OSError, LauncherFailed) as error:
                 raise ResourceThrottled(f"no instance could be started: {error}") from error
 
     async def _spawn(self, spec: SpawnSpec, sock: socket.socket) -> Process:
-        await self._available.wait()
-        link, ready = self._link, self._ready
-        if link is None or ready is None:
-            raise LauncherFailed("the launcher is gone")
+        while True:
+            await self._available.wait()
+            link, ready = self._link, self._ready
+            if link is not None and ready is not None and not link.gone.is_set():
+                break
+            self._available.clear()  # until the next launcher is ready
         self._number += 1
         walled = self.report.level <= order.USER_NAMESPACES
         process = Process(

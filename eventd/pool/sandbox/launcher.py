@@ -13,6 +13,7 @@ if __name__ == "__main__":  # the one path by which it finds its own modules; go
     _HOME = __file__.rsplit("/", 4)[0]
     sys.path.insert(0, _HOME)
 
+import errno
 import gc
 import importlib.util
 import json
@@ -41,6 +42,7 @@ from eventd.pool.sandbox.stock import Cell, Stock
 
 _WATCH_S = 0.1
 _OPEN_FILES = 1024
+_BOOTSTRAP = "_eventd_bootstrap"  # no name that a function's module might have
 
 
 class Launcher:
@@ -182,10 +184,7 @@ class Launcher:
     def _handle(self, message: bytes, descriptors: list[int]) -> None:
         kind = message[0]
         if kind == wire.Kind.SPAWN:
-            try:
-                self._start(wire.Spawn.decode(message), descriptors[0])
-            finally:
-                os.close(descriptors[0])
+            self._start(wire.Spawn.decode(message), descriptors)
             return
         _, number, _ = wire.decode(message)
         instance = self._by_number.get(number)
@@ -204,12 +203,17 @@ class Launcher:
 
     # -- starting
 
-    def _start(self, spawn: wire.Spawn, sock: int) -> None:
+    def _start(self, spawn: wire.Spawn, descriptors: list[int]) -> None:
         try:
-            instance = self._stock.take(spawn, sock)
+            if not descriptors:  # no free one was left when the message arrived
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            instance = self._stock.take(spawn, descriptors[0])
         except OSError as error:
             self._send(wire.encode(wire.Kind.REFUSED, spawn.number, str(error)))
             return
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
         self._by_number[spawn.number] = instance
         started = wire.Started(spawn.number, instance.pid, instance.serial).encode()
         if os.getpid() != 1:
@@ -234,7 +238,10 @@ class Launcher:
             return
         number = signal.SIGSTOP if frozen else signal.SIGCONT
         for pid in census.below([instance.pid])[instance.pid]:
-            os.kill(pid, number)
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                pass  # it ended meanwhile
 
     def _reap(self) -> None:
         while True:
@@ -316,17 +323,20 @@ def _enter_user_namespace() -> None:
 
 def _bootstrap(path: str) -> Serve:
     """Load the bootstrap here, so that no instance has to."""
-    spec = importlib.util.spec_from_file_location("bootstrap", path)
+    spec = importlib.util.spec_from_file_location(_BOOTSTRAP, path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
-    sys.modules["bootstrap"] = module
+    sys.modules[_BOOTSTRAP] = module
     spec.loader.exec_module(module)
     serve: Serve = module.serve
     return serve
 
 
 def main() -> NoReturn:
+    # A service manager may signal the whole group: the daemon drains first, then hangs up on us.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     control = socket.socket(fileno=int(sys.argv[1]))
     os.set_inheritable(control.fileno(), False)
     message, _ = wire.receive(control)

@@ -47,6 +47,7 @@ class Link:
     def __init__(self) -> None:
         self.gone = asyncio.Event()
         self._loop = asyncio.get_running_loop()
+        self._heard_at = self._loop.time()
         self._unsent: deque[tuple[bytes, list[socket.socket]]] = deque()
         self._starting: dict[int, asyncio.Future[tuple[wire.Started, int]]] = {}
         self._running: dict[int, OnExit] = {}
@@ -98,6 +99,10 @@ class Link:
         """How many run, as far as is known here."""
         return len(self._running)
 
+    def silent_s(self) -> float:
+        """For how long the launcher said nothing."""
+        return self._loop.time() - self._heard_at
+
     async def close(self) -> None:
         """End the launcher, and all instances with it; waits until the process is reaped."""
         self._lost()
@@ -122,9 +127,9 @@ class Link:
     ) -> tuple[wire.Started, int]:
         """Ask for an instance; gives its start and its pid as this process sees it.
 
-        ``on_exit`` is called once, in any case after this returned or raised ``LauncherFailed``
-        only if it returned. Raises ``OSError`` with the launcher's words if it could not.
-        Cancelling kills what was started. The caller closes ``sock``.
+        ``on_exit`` is called once if this returned, and not if it raised. Raises ``OSError`` with
+        the launcher's words if it could not, ``LauncherFailed`` if there is none. Cancelling kills
+        what was started. The caller closes ``sock``.
         """
         if self.gone.is_set():
             raise LauncherFailed("the launcher is gone")
@@ -193,6 +198,7 @@ class Link:
             if not message:
                 self._lost()
                 return
+            self._heard_at = self._loop.time()
             self._heard(message, descriptors)
             if self.gone.is_set():
                 return

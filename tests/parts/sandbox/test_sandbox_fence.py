@@ -13,6 +13,7 @@ import pytest
 from conftest import OpenHouse
 
 from eventd.config import PoolSettings
+from eventd.errors import ResourceThrottled
 from eventd.pool.sandbox import census, cgroups, order
 from eventd.pool.sandbox.fence import Fence, FenceError
 from eventd.pool.zygote import IsolationTooWeak, Process, Zygote
@@ -183,3 +184,38 @@ async def test_cancelling_a_start_leaves_no_instance(open_house: OpenHouse) -> N
         guest = await house.guest()
         assert await guest.run("result = 1") == "1"
         assert house.zygote.statistics().instances == 1
+
+
+async def test_a_terminate_signal_to_all_leaves_running_instances_alone(
+    open_house: OpenHouse, tmp_path: Path
+) -> None:
+    async with open_house() as house:
+        guest = await house.guest()
+        for launcher in census.marked(_mark(tmp_path) + census.MARKS - 1):
+            os.kill(launcher, signal.SIGTERM)  # as a service manager does to a whole group
+
+        assert await guest.run("result = 1") == "1"
+        another = await house.guest()
+        assert await another.run("result = 2") == "2"
+        assert house.zygote.statistics().restarts == 0
+
+
+async def test_a_stuck_launcher_is_replaced(
+    open_house: OpenHouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eventd.pool.zygote._SPAWN_S", 1.0)
+    async with open_house() as house:
+        for process in census.marked(_mark(tmp_path) + census.MARKS - 1):
+            os.kill(process, signal.SIGSTOP)
+
+        with pytest.raises(ResourceThrottled, match="within 1 s"):
+            await house.guest()
+
+        async with asyncio.timeout(20):
+            while True:
+                try:
+                    guest = await house.guest()
+                    break
+                except ResourceThrottled:
+                    pass  # the new one is not there yet
+        assert await guest.run("result = 1") == "1"

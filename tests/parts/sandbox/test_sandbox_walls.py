@@ -119,7 +119,9 @@ async def test_a_function_sees_itself_only(open_house: OpenHouse) -> None:
         pids = await guest.run("result = [p for p in os.listdir('/proc') if p.isdigit()]")
         tmp = await guest.run("result = os.listdir('/tmp')")
         environment = await guest.run("result = sorted(os.environ)")
-        loaded = await guest.run("result = [name for name in sys.modules if 'eventd' in name]")
+        loaded = await guest.run(
+            "result = [name for name in sys.modules if name.startswith('eventd')]"
+        )
         path = await guest.run("result = [p for p in sys.path if 'site-packages' in p]")
         uids = [await one.run("result = os.getuid()") for one in (other, guest)]
 
