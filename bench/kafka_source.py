@@ -61,7 +61,7 @@ class Context:
         self._intake = router.intake
         self._wanted = wanted
         self.records = 0
-        self.start = 0.0
+        self.start = self.cpu = 0.0
         self.done = asyncio.Event()
 
     def now(self) -> datetime:
@@ -87,7 +87,7 @@ class Context:
 
     async def deliver(self, event: Event, *, attempts: int = 3) -> Delivery:
         if not self.start:
-            self.start = time.perf_counter()
+            self.start, self.cpu = time.perf_counter(), time.process_time()
         delivery = await self._intake.deliver(self.key, event, attempts=attempts)
         self.records += event.data.count(b'"specversion"')
         if self.records >= self._wanted:
@@ -116,7 +116,7 @@ async def produce(bootstrap: str, topic: str, count: int) -> None:
     await producer.stop()
 
 
-async def bare(bootstrap: str, topic: str, count: int) -> float:
+async def bare(bootstrap: str, topic: str, count: int) -> tuple[float, float]:
     consumer = AIOKafkaConsumer(
         topic,
         bootstrap_servers=bootstrap,
@@ -125,20 +125,21 @@ async def bare(bootstrap: str, topic: str, count: int) -> float:
         enable_auto_commit=False,
     )
     await consumer.start()
-    seen, start = 0, 0.0
+    seen, start, cpu = 0, 0.0, 0.0
     while seen < count:
         fetched = await consumer.getmany(timeout_ms=500, max_records=BATCH)
         if not start:
-            start = time.perf_counter()
+            start, cpu = time.perf_counter(), time.process_time()
         for records in fetched.values():
             for record in records:
                 seen += record.value is not None
     rate = seen / (time.perf_counter() - start)
+    cpu_us = (time.process_time() - cpu) / seen * 1e6
     await consumer.stop()
-    return rate
+    return rate, cpu_us
 
 
-async def through(bootstrap: str, topic: str, count: int, **config: Any) -> float:
+async def through(bootstrap: str, topic: str, count: int, **config: Any) -> tuple[float, float]:
     router = Router()
     router.pool = NullPool()
     router.records.all = NoRecords()
@@ -161,9 +162,10 @@ async def through(bootstrap: str, topic: str, count: int, **config: Any) -> floa
         {task, asyncio.create_task(context.done.wait())}, return_when="FIRST_COMPLETED"
     )
     rate = context.records / (time.perf_counter() - context.start)
+    cpu_us = (time.process_time() - context.cpu) / context.records * 1e6
     task.cancel()
     await asyncio.wait({task})
-    return rate
+    return rate, cpu_us
 
 
 @dataclasses.dataclass
@@ -171,6 +173,7 @@ class Case:
     name: str
     config: dict[str, Any] | None
     rates: list[float] = dataclasses.field(default_factory=list)
+    cpu_us: list[float] = dataclasses.field(default_factory=list)
 
 
 async def measure(bootstrap: str, count: int, rounds: int) -> None:
@@ -186,16 +189,21 @@ async def measure(bootstrap: str, count: int, rounds: int) -> None:
     for _ in range(rounds):
         for case in cases:
             if case.config is None:
-                case.rates.append(await bare(bootstrap, "bench", count))
+                rate, cpu_us = await bare(bootstrap, "bench", count)
             else:
-                case.rates.append(await through(bootstrap, "bench", count, **case.config))
+                rate, cpu_us = await through(bootstrap, "bench", count, **case.config)
+            case.rates.append(rate)
+            case.cpu_us.append(cpu_us)
     base = statistics.median(cases[0].rates)
-    print("| Kafka to function | messages/s | ratio to getmany | spread |")
-    print("|---|---|---|---|")
+    print("| Kafka to function | messages/s | ratio to getmany | spread | CPU us/message |")
+    print("|---|---|---|---|---|")
     for case in cases:
         median = statistics.median(case.rates)
         spread = (max(case.rates) - min(case.rates)) / median
-        print(f"| {case.name} | {median:,.0f} | {median / base:.3f} | {spread:.0%} |")
+        print(
+            f"| {case.name} | {median:,.0f} | {median / base:.3f} | {spread:.0%} "
+            f"| {min(case.cpu_us):.1f} |"
+        )
 
 
 def main() -> None:

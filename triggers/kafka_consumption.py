@@ -71,17 +71,18 @@ class Consumption:
 
 
 async def starting_offsets(plan: Consumption, context: SourceContext) -> dict[int, int]:
-    """Where each partition starts while its group has no commit, fixed once and stored: a
-    restart before the first commit then neither skips nor goes back. A partition that is
-    added later has no pin and starts at its beginning.
+    """Where each partition starts while its group has no commit, fixed once and stored: a restart
+    before the first commit then neither skips nor goes back. A partition that is added later has
+    no pin and starts at its beginning; another cluster, topic or group starts anew.
 
     Raises ``UnknownTopicOrPartitionError``: the topic does not exist. Cancelling stores nothing.
     """
     state = await context.load_state()
+    prefix = f"{_PIN}{plan.bootstrap_servers}|{plan.topic}|{plan.group}|"
     pins = {
-        int(name.removeprefix(_PIN)): int(offset)
+        int(name.removeprefix(prefix)): int(offset)
         for name, offset in state.items()
-        if name.startswith(_PIN)
+        if name.startswith(prefix)
     }
     if pins:
         return pins
@@ -93,9 +94,11 @@ async def starting_offsets(plan: Consumption, context: SourceContext) -> dict[in
         await probe.stop()
     if not offsets:
         raise UnknownTopicOrPartitionError
-    await context.emit(
-        (), state={f"{_PIN}{number}": str(offset) for number, offset in offsets.items()}
-    )
+    fresh: dict[str, str | None] = dict.fromkeys(
+        name for name in state if name.startswith(_PIN)
+    )  # those of an earlier topic go
+    fresh |= {f"{prefix}{number}": str(offset) for number, offset in offsets.items()}
+    await context.emit((), state=fresh)
     return offsets
 
 

@@ -16,6 +16,7 @@ from aiokafka.errors import (
     IllegalStateError,
     KafkaConnectionError,
     KafkaError,
+    NodeNotReadyError,
     RebalanceInProgressError,
     UnknownTopicOrPartitionError,
 )
@@ -33,7 +34,7 @@ _COMMIT_EVERY_S = 0.05
 _LAST_COMMIT_S = 3.0
 _LOOK_S = 3.0
 _WATCH_EVERY_S = 5.0
-_BACKOFF_S = (0.5, 30.0)
+_BACKOFF_S = (0.5, 10.0)
 
 
 class KafkaSource:
@@ -56,12 +57,12 @@ class KafkaSource:
             except UnknownTopicOrPartitionError:
                 text = f"topic '{topic}' does not exist"
             except (KafkaError, OSError, TimeoutError) as error:
-                text = f"broker away: {_text(error)}"
+                text = _trouble(error)
             except ExceptionGroup as group:
                 ours, others = group.split((KafkaError, OSError, TimeoutError))
-                if others is not None or ours is None:
-                    raise
-                text = f"broker away: {_text(_first(ours))}"
+                if others is not None:
+                    raise _first(others) from group
+                text = _trouble(_first(ours or group))
             if member is not None and member.consumed:
                 pause_s = _BACKOFF_S[0]
             context.report(SourceReport(text, healthy=False))
@@ -282,7 +283,7 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
             return True
         except (KafkaError, TimeoutError) as error:
             self._dirty.set()
-            self._context.report(SourceReport(f"cannot commit: {_text(error)}", healthy=False))
+            self._context.report(SourceReport(_trouble(error), healthy=False))
             return False
         self._lanes.committed(positions)
         return True
@@ -366,7 +367,7 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
             partitions = [TopicPartition(topic, number) for number in positions]
             ends = await asyncio.wait_for(consumer.end_offsets(partitions), _LOOK_S)
         except (KafkaError, OSError, TimeoutError) as error:
-            return SourceReport(f"broker away: {_text(error)}", healthy=False)
+            return SourceReport(_trouble(error), healthy=False)
         lag = 0
         for tp, end in ends.items():
             known = consumer.highwater(tp) if tp in consumer.assignment() else None
@@ -388,9 +389,10 @@ def _first(error: BaseException) -> BaseException:
     return error
 
 
-def _text(error: BaseException) -> str:
+def _trouble(error: BaseException) -> str:
+    """What ``status`` shows."""
     if isinstance(error, TimeoutError):
-        return "no answer in time"
-    if isinstance(error, KafkaConnectionError):
-        return str(error).removeprefix("KafkaConnectionError: ")
-    return str(error) or type(error).__name__
+        return "broker away: no answer in time"
+    if isinstance(error, OSError | ConnectionError | KafkaConnectionError | NodeNotReadyError):
+        return f"broker away: {error}"
+    return f"broker refuses: {error or type(error).__name__}"

@@ -110,8 +110,6 @@ async def test_a_store_that_fails_ends_the_source_with_its_error(cluster: Cluste
         raise ServiceUnavailable("the store takes nothing")
 
     context = Context(handle)
-    with pytest.raises(ExceptionGroup) as caught:
+    with pytest.raises(ServiceUnavailable):
         async with consuming(cluster, topic, context, startingPosition="earliest") as task:
             await asyncio.wait({task}, timeout=30)
-
-    assert caught.group_contains(ServiceUnavailable)

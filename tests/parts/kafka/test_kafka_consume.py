@@ -64,6 +64,25 @@ async def test_a_new_trigger_starts_at_now_and_a_restart_goes_on(cluster: Cluste
     assert context.values() == ["while away", "while away again"]
 
 
+async def test_a_changed_topic_starts_at_now_and_forgets_where_the_old_one_was(
+    cluster: Cluster,
+) -> None:
+    first, second = await cluster.create_topic(), await cluster.create_topic()
+    context = Context()
+    await cluster.send(first, [b"a"] * 5)
+    async with consuming(cluster, first, context):
+        await context.wait_until(lambda: pinned(context))
+    before = set(context.state)
+
+    async with consuming(cluster, second, context):
+        await context.wait_until(lambda: set(context.state) != before)
+        await cluster.send(second, [b"new"])
+        await context.wait_until(lambda: len(context.delivered) >= 1)
+
+    assert context.values() == ["new"]
+    assert not before & set(context.state)
+
+
 async def test_records_come_as_an_array_of_cloud_events(cluster: Cluster) -> None:
     topic = await cluster.create_topic()
     context = Context()
