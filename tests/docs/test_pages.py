@@ -83,6 +83,22 @@ def test_every_command_block_of_every_page_works(tmp_path: Path) -> None:
             for block in found:
                 if block.kind == "demo":
                     session.run(block)
+        _assert_a_second_run_leaves_the_first_alone(tmp_path, environment)
+
+
+def _assert_a_second_run_leaves_the_first_alone(
+    directory: Path, environment: dict[str, str]
+) -> None:
+    second = subprocess.run(
+        ["make", "run", "-o", ".venv/.installed", f"LISTEN=127.0.0.1:{free_port()}"],
+        cwd=directory, env=environment, capture_output=True, text=True,
+        timeout=BLOCK_S, check=False,
+    )  # fmt: skip
+    assert second.returncode != 0
+    assert "is in use by process" in second.stderr
+
+    for command in ([".venv/bin/eventd", "status"], ["make", "publish", "TOPIC=a", "MESSAGE=b"]):
+        subprocess.run(command, cwd=directory, env=environment, check=True, timeout=BLOCK_S)
 
 
 def test_every_command_block_says_how_it_is_tested() -> None:
