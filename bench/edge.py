@@ -105,7 +105,9 @@ def signed_script(varied: int) -> str:
     for n in range(varied):
         request = signed_request(INVOKE.format("event"), b"hello", unsigned={"X-N": str(n)})
         lines = request.split(b"\r\n\r\n")[0].decode().split("\r\n")[1:]
-        pairs = (line.partition(": ") for line in lines if not line.startswith(("Host", "Content-L")))
+        pairs = (
+            line.partition(": ") for line in lines if not line.startswith(("Host", "Content-L"))
+        )
         entries.append("{" + ",".join(f'["{n}"]="{v}"' for n, _, v in pairs) + "}")
     return (
         f"local heads = {{{','.join(entries)}}}\nlocal n = 0\nlocal made = {{}}\n"
@@ -123,9 +125,7 @@ def main() -> None:
 
     rounds, seconds = (int(text) for text in [*sys.argv[1:], "3", "3"][:2])
     bare = subprocess.Popen([sys.executable, "-c", BARE], stdout=subprocess.PIPE, text=True)
-    edge = subprocess.Popen(
-        [sys.executable, __file__, "serve"], stdout=subprocess.PIPE, text=True
-    )
+    edge = subprocess.Popen([sys.executable, __file__, "serve"], stdout=subprocess.PIPE, text=True)
     try:
         assert bare.stdout
         assert edge.stdout

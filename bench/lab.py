@@ -7,7 +7,6 @@ reports medians, spread and ratios paired by round. All traffic stays on loopbac
 from __future__ import annotations
 
 import base64
-import io
 import json
 import os
 import re
@@ -20,6 +19,7 @@ import tempfile
 import time
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -91,12 +91,12 @@ def wait_for(condition: Callable[[], object], limit_s: float = 60.0, what: str =
         time.sleep(0.005)
 
 
-def package(source: str, name: str = "index.py") -> str:
-    """Base64 of a zip with one file, as ``code.zipFile`` takes it."""
-    raw = io.BytesIO()
-    with zipfile.ZipFile(raw, "w") as archive:
+def package(folder: Path, source: str, name: str = "index.py") -> str:
+    """A zip with one file in ``folder``; its path, as the SDK takes it."""
+    path = folder / f"code-{zlib.crc32(source.encode()):08x}.zip"
+    with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(name, source)
-    return base64.b64encode(raw.getvalue()).decode()
+    return str(path)
 
 
 @dataclass(slots=True)
@@ -127,7 +127,7 @@ class Daemon:
             name,
             "python3.10",
             "index.handler",
-            codeZipFile=package(source),
+            codeZipFile=package(self.data.parent, source),
             **config,
         )
 
@@ -161,7 +161,8 @@ def signature(method: str, path: str, *, proxy: bool = False) -> dict[str, str]:
 def daemon(*flags: str, env: Mapping[str, str] | None = None) -> Iterator[Daemon]:
     """The daemon on a free port with a fresh data directory."""
     port = free_port()
-    with tempfile.TemporaryDirectory(prefix="eventd-bench-") as data:
+    with tempfile.TemporaryDirectory(prefix="eventd-bench-") as folder:
+        data = os.path.join(folder, "data")
         command = [PYTHON, "-m", "eventd", "serve", "--data", data]
         command += ["--listen", f"127.0.0.1:{port}", *flags]
         with process(command, env={**KEY, **(env or {})}) as child:

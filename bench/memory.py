@@ -60,7 +60,7 @@ def idle_daemon(functions: int = 1000) -> tuple[float, float]:
     with lab.daemon() as daemon:
         client = daemon.client()
         client.create_service("bench")
-        code = lab.package(SLEEPY)
+        code = lab.package(daemon.data.parent, SLEEPY)
         for index in range(functions):
             client.create_function(
                 "bench", f"f{index}", "python3.10", "index.handler", codeZipFile=code

@@ -25,8 +25,8 @@ from eventd.config import PoolSettings
 from eventd.metrics import Metrics
 from eventd.model.invocation import Outcome
 from eventd.pool.call import Call, CallKind, HttpHead
-from eventd.pool.instance import Account
 from eventd.pool.pool import Pool
+from eventd.pool.surroundings import Account
 
 HEADERS = [("host", "127.0.0.1"), ("accept", "*/*")]
 SYNC = "def handler(event, context): return b'hello'"

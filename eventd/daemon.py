@@ -44,8 +44,8 @@ from eventd.local_access import (
 from eventd.logs.store import LogStore, open_logs
 from eventd.metrics import Metrics
 from eventd.plugin import SourceSettings
-from eventd.pool.instance import Account
 from eventd.pool.pool import Pool
+from eventd.pool.surroundings import Account
 from eventd.pool.zygote import IsolationTooWeak, Zygote
 from eventd.router.backlog import Backlog
 from eventd.router.deletions import burying_deleted

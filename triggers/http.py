@@ -5,7 +5,7 @@ Source: Function Compute 2.0, "HTTP trigger".
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -40,6 +40,7 @@ class HttpConfig(TriggerConfig):
 class HttpTrigger(TriggerType[HttpConfig]):
     name = "http"
     config = HttpConfig
+    has_source_arn: ClassVar[bool] = False
 
     def source_key(self, trigger: Trigger[HttpConfig], settings: SourceSettings) -> str | None:
         return None

@@ -116,13 +116,13 @@ class Inotify:
 
 def notices(data: bytes) -> Iterator[Notice]:
     """Decode one piece of what ``Inotify.take`` gave."""
-    position = 0
+    position, unpack, head = 0, _HEAD.unpack_from, _HEAD.size
     while position < len(data):
-        watch, mask, _, length = _HEAD.unpack_from(data, position)
-        position += _HEAD.size
+        watch, mask, _, length = unpack(data, position)
+        position += head
         name = data[position : position + length].rstrip(b"\0")
         position += length
-        yield Notice(watch, mask, os.fsdecode(name))
+        yield Notice(watch, mask, name.decode("utf-8", "surrogateescape"))
 
 
 def _checked(result: int) -> int:

@@ -65,6 +65,7 @@ class Consumption:
             group_id=group,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
+            retry_backoff_ms=500,  # the default of 100 writes ten errors a second while away
             **options,
         )
 

@@ -176,7 +176,7 @@ class Lanes:
         lane = self._ready.popleft()
         lane.ready = False
         lane.ripe = False
-        records = self._cut(lane)
+        records, size = self._cut(lane)
         if self._order is OrderBy.KEY:
             tokens = [lane.tokens.popleft() for _ in records]
             for record in records:
@@ -185,7 +185,7 @@ class Lanes:
             last = records[-1]
             owner = self._partitions[last.partition]
             tokens = [owner.begin(last.offset + 1)]
-            self._unbuffer(last.partition, len(records), sum(map(_size, records)))
+            self._unbuffer(last.partition, len(records), size)
         if self._exclusive:
             lane.busy = True
         else:
@@ -264,18 +264,18 @@ class Lanes:
             lane.window = True
             self._windows.append((now + self._window_s, lane))
 
-    def _cut(self, lane: _Lane) -> list[Record]:
+    def _cut(self, lane: _Lane) -> tuple[list[Record], int]:
+        """The records of the next unit, and their bytes."""
         waiting = lane.records
-        if self._batch_size == 1:
-            return [waiting.popleft()]
         records = [waiting.popleft()]
-        room = self._batch_bytes - _size(records[0])
+        size = _size(records[0])
         while waiting and len(records) < self._batch_size:
-            room -= _size(waiting[0])
-            if room < 0:
+            more = size + _size(waiting[0])
+            if more > self._batch_bytes:
                 break
+            size = more
             records.append(waiting.popleft())
-        return records
+        return records, size
 
     def _unbuffer(self, partition: int, count: int, size: int) -> None:
         owner = self._partitions[partition]

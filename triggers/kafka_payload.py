@@ -12,6 +12,7 @@ import re
 from base64 import b64encode
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Protocol
 
 import orjson
@@ -45,12 +46,14 @@ class Record(Protocol):
 
 def text_json(data: bytes) -> bytes:
     """A JSON string: the text, or the base64 of what is not text."""
-    if _CONTROL(data) is None:
-        try:
-            return orjson.dumps(data.decode())
-        except UnicodeDecodeError:
-            pass  # not text: base64 below
-    return b'"' + b64encode(data) + b'"'
+    try:
+        quoted = orjson.dumps(data.decode())
+    except UnicodeDecodeError:
+        return b'"' + b64encode(data) + b'"'
+    # every control character is written with a backslash: without one there is none to look for
+    if b"\\" in quoted and _CONTROL(data) is not None:
+        return b'"' + b64encode(data) + b'"'
+    return quoted
 
 
 def value_json(value: bytes | None) -> bytes:
@@ -77,6 +80,7 @@ def rfc3339(timestamp_ms: int) -> str:
     return f"{_second(second).decode()}.{ms:03d}Z"
 
 
+@lru_cache(maxsize=256)  # strftime costs as much as encoding a record
 def _second(second: int) -> bytes:
     moment = datetime.fromtimestamp(min(max(second, 0), _LAST_SECOND), UTC)
     return moment.strftime("%Y-%m-%dT%H:%M:%S").rjust(19, "0").encode()
@@ -95,7 +99,7 @@ class Encoder:
         self._account_id = account_id
         self._raw_data = raw_data
         self._templates: dict[tuple[str, int], bytes] = {}
-        self._last_second = -1
+        self._last_second: int | None = None
         self._last_text = b""
 
     def encode(self, records: Sequence[Record]) -> bytes:

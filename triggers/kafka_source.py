@@ -31,6 +31,7 @@ _FETCH_RECORDS = 1000
 _BUFFER_BYTES = 8 << 20  # per partition, on top of one fetch
 _COMMIT_EVERY_S = 0.05
 _LAST_COMMIT_S = 3.0
+_LOOK_S = 3.0
 _WATCH_EVERY_S = 5.0
 _BACKOFF_S = (0.5, 30.0)
 
@@ -87,7 +88,7 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
             window_s=consumption.batch_window_s,
             key_lanes=consumption.concurrency,
         )
-        self._buffer_records = max(_FETCH_RECORDS, 2 * consumption.batch_size)
+        self._buffer_records = max(4 * _FETCH_RECORDS, 2 * consumption.batch_size)
         self._consumer = consumption.consumer(consumption.group)
         self._loop = asyncio.get_running_loop()
         self._tasks = asyncio.TaskGroup()
@@ -140,7 +141,9 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
         group would take this member for dead after ``max_poll_interval_ms``."""
         consumer, lanes = self._consumer, self._lanes
         while True:
-            fetched = await consumer.getmany(timeout_ms=500, max_records=_FETCH_RECORDS)
+            fetched = await consumer.getmany(timeout_ms=200, max_records=_FETCH_RECORDS)
+            for tp in list(self._paused):  # most were resumed by the unit that made room
+                self._resume(tp.partition)
             if not fetched:
                 continue
             self.consumed = True
@@ -158,13 +161,14 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
             self._consumer.pause(tp)
             self._paused.add(tp)
 
-    def _resume(self) -> None:
-        half = self._buffer_records // 2
-        for tp in list(self._paused):
-            if not self._lanes.crowded(tp.partition, records=half, size=_BUFFER_BYTES // 2):
-                self._paused.discard(tp)
-                if tp in self._consumer.assignment():
-                    self._consumer.resume(tp)
+    def _resume(self, partition: int) -> None:
+        tp = TopicPartition(self._plan.topic, partition)
+        if tp in self._paused and not self._lanes.crowded(
+            partition, records=self._buffer_records // 2, size=_BUFFER_BYTES // 2
+        ):
+            self._paused.discard(tp)
+            if tp in self._consumer.assignment():
+                self._consumer.resume(tp)
 
     def _start_window_timer(self) -> None:
         if self._plan.batch_window_s > 0 and self._window_timer is None:
@@ -216,7 +220,7 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
             if not self._dirty.is_set():
                 self._dirty.set()
             if self._paused:
-                self._resume()
+                self._resume(unit.records[-1].partition)
             if self._idle:
                 self._wake()
             if self._plan.batch_window_s > 0:
@@ -355,12 +359,12 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
         positions = self._lanes.positions()
         try:
             if not positions:
-                topics = await asyncio.wait_for(consumer.topics(), ASK_S)
+                topics = await asyncio.wait_for(consumer.topics(), _LOOK_S)
                 if topic not in topics:
                     return SourceReport(f"topic '{topic}' does not exist", healthy=False)
                 return SourceReport(f"waiting for partitions of '{topic}'")
             partitions = [TopicPartition(topic, number) for number in positions]
-            ends = await asyncio.wait_for(consumer.end_offsets(partitions), ASK_S)
+            ends = await asyncio.wait_for(consumer.end_offsets(partitions), _LOOK_S)
         except (KafkaError, OSError, TimeoutError) as error:
             return SourceReport(f"broker away: {_text(error)}", healthy=False)
         lag = 0

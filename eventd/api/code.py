@@ -15,6 +15,7 @@ from aiohttp import web
 
 from eventd.api.body import decode_base64
 from eventd.api.code_body import CodeBody
+from eventd.api.errors import REQUEST_ID
 from eventd.api.schemas.function import Code
 from eventd.api.state import ControlState
 from eventd.errors import AccessDenied, EventdError, InvalidArgument
@@ -26,6 +27,10 @@ from eventd.store.checksum import crc64
 log = logging.getLogger(__name__)
 
 CHECKSUM_HEADER = "X-Fc-Code-Checksum"
+
+_PATIENCE_S = 30.0
+_MIN_RATE_BYTES_S = 64 << 10
+_PART_BYTES = 256 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +116,7 @@ class CodeDownloads:
 
     def routes(self) -> list[web.RouteDef]:
         path = "/2016-08-15/code/{digest}/{expires}/{token}"
-        return [web.get(path, self.download)]
+        return [web.get(path, self.download, allow_head=False)]
 
     def url(self, request: web.Request, function: Function) -> str:
         """An absolute address of the function's package, good for ``limits.code_url_s``."""
@@ -120,7 +125,7 @@ class CodeDownloads:
         path = f"/2016-08-15/code/{function.code_digest}/{expires}/{token}"
         return f"{request.scheme}://{_authority(request)}{path}"
 
-    async def download(self, request: web.Request) -> web.Response:
+    async def download(self, request: web.Request) -> web.StreamResponse:
         digest = request.match_info["digest"]
         expires = request.match_info["expires"]
         good = self._token(digest, expires)
@@ -133,11 +138,31 @@ class CodeDownloads:
         except (KeyError, ValueError):
             log.exception("package %s cannot be read", digest)
             raise EventdError("the package cannot be read") from None
-        return web.Response(body=data, content_type="application/zip")
+        return await _send(request, data)
 
     def _token(self, digest: str, expires: str) -> str:
         message = f"{digest}/{expires}".encode()
         return hmac.new(self._state.url_secret, message, hashlib.sha256).hexdigest()
+
+
+async def _send(request: web.Request, data: bytes) -> web.StreamResponse:
+    """Send a package in parts, as the client takes them; one that takes less than 64 KiB/s is
+    cut off after 30 s."""
+    response = web.StreamResponse(headers={"X-Fc-Request-Id": request[REQUEST_ID]})
+    response.content_type = "application/zip"
+    response.content_length = len(data)
+    await response.prepare(request)
+    view = memoryview(data)
+    try:
+        async with asyncio.timeout(_PATIENCE_S + len(data) / _MIN_RATE_BYTES_S):
+            for start in range(0, len(view), _PART_BYTES):
+                await response.write(view[start : start + _PART_BYTES])
+            await response.write_eof()
+    except TimeoutError:
+        log.info("the download of a package is cut off: the client is too slow")
+        if request.transport is not None:
+            request.transport.abort()
+    return response
 
 
 def _authority(request: web.Request) -> str:

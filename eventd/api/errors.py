@@ -13,6 +13,7 @@ import orjson
 from aiohttp import web
 
 from eventd.errors import (
+    ClientClosedRequest,
     ConcurrentUpdateError,
     EntityTooLarge,
     EventdError,
@@ -78,6 +79,8 @@ def _known_error(request: web.Request, error: Exception) -> EventdError | None:
             return EntityTooLarge(str(error.text))
         case web.HTTPException() if error.status < 500:
             return InvalidArgument(error.reason)
+        case ConnectionError() if request.transport is None or request.transport.is_closing():
+            return ClientClosedRequest("the client went away")
         case StaleWrite():
             return ConcurrentUpdateError("the resource was changed by another request; try again")
         case StoreFailed():
@@ -90,8 +93,8 @@ def _known_error(request: web.Request, error: Exception) -> EventdError | None:
 async def envelope(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Give the request its id and turn every exception into FC's error JSON.
 
-    Cancelling passes through: the client went away. A response that was already started only
-    keeps its own headers.
+    Cancelling passes through. A handler that starts a streamed response settles its own errors
+    from then on and sets the id itself.
     """
     request_id = request_id_for(request.headers.get("X-Fc-Trace-Id"))
     request[REQUEST_ID] = request_id

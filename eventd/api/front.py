@@ -13,20 +13,22 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import cast
 
+from aiohttp import web
+
 from eventd.api.answers import EventAnswer, HttpAnswer
 from eventd.api.chunks import ChunkDecoder
 from eventd.api.edge import Edge
 from eventd.api.guard import Guard
 from eventd.api.head import (
     HeadersTooLarge,
-    RequestHead,
     RequestTimeout,
     malformed_so_far,
     parse_head,
 )
-from eventd.api.plan import PROXY_PREFIX, Plan, given_request_id, match_route
-from eventd.api.responses import Reply, defect_reply, error_reply, status_line
+from eventd.api.plan import FOR_EVER, Plan, match_route
+from eventd.api.responses import defect_reply, error_reply
 from eventd.api.spool import Spool
+from eventd.api.wire import Wire
 from eventd.errors import EventdError, InvalidArgument, ServiceUnavailable
 from eventd.pool.call import Call, CallKind
 
@@ -36,9 +38,7 @@ _BUFFER_BYTES = 64 << 10
 """What may wait behind a running request, and how much of a refused body is read to keep the
 connection."""
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_BODY_GRACE_S = 5.0
 _LINGER_S = 5.0
-_WITHOUT_BODY = frozenset({204, 304})
 
 
 class _At(IntEnum):
@@ -50,19 +50,18 @@ class _At(IntEnum):
     LINGER = 5  # answered and closing; what still comes is dropped
 
 
-class Front(asyncio.Protocol):
+class Front(Wire):
     """One client connection until it ends or is handed over."""
 
     __slots__ = (
-        "_answer", "_at", "_bodyless", "_call", "_chunks", "_client_ip", "_edge", "_first",
-        "_hand_over", "_head", "_keep_alive", "_known_epoch", "_known_hash", "_known_head",
-        "_known_raw", "_left", "_loop", "_looping", "_lost", "_partial", "_plan",
-        "_reading_paused", "_received", "_refusal", "_rest", "_since", "_spool",
-        "_stalled_since", "_transport", "writing_paused",
+        "_answer", "_at", "_call", "_chunks", "_client_ip", "_first", "_hand_over",
+        "_left", "_loop", "_looping",
+        "_partial", "_plan", "_received", "_refusal", "_rest", "_since",
+        "_spool", "_stalled_since",
     )  # fmt: skip
 
-    def __init__(self, edge: Edge, hand_over: Callable[[], asyncio.Protocol]) -> None:
-        self._edge = edge
+    def __init__(self, edge: Edge, hand_over: Callable[[], web.RequestHandler]) -> None:
+        super().__init__(edge)
         self._hand_over = hand_over
         self._loop = asyncio.get_running_loop()
         self._client_ip = ""
@@ -74,24 +73,13 @@ class Front(asyncio.Protocol):
         self._first = True
         self._partial = False
         self._looping = False
-        self._lost = False
-        self._keep_alive = True
-        self._bodyless = False
-        self._reading_paused = False
-        self.writing_paused = False
-        self._known_raw = b""
-        self._known_hash = 0
-        self._known_epoch = -1
-        self._known_head: RequestHead | None = None
         self._left = 0
         self._chunks: ChunkDecoder | None = None
         self._spool: Spool | None = None
         self._refusal: EventdError | None = None
         self._call: Call | None = None
         self._answer: EventAnswer | HttpAnswer | None = None
-        self._head: RequestHead | None = None
         self._plan: Plan
-        self._transport: asyncio.Transport
 
     # -- the connection -------------------------------------------------------------------------
 
@@ -137,7 +125,7 @@ class Front(asyncio.Protocol):
         self.writing_paused = False
         if self._answer is not None:
             self._answer.resume()
-        if self._at is _At.HEAD:
+        if self._at < _At.SPOOLED:
             self._run()
 
     def sweep(self, now: float) -> None:
@@ -151,14 +139,14 @@ class Front(asyncio.Protocol):
             if not self._transport.is_reading():
                 self._since, self._received = now, 0
             elif (
-                elapsed > _BODY_GRACE_S
+                elapsed > settings.header_timeout_s
                 and self._received < elapsed * settings.body_min_rate_bytes_s
             ):
                 self._fail(RequestTimeout("the request body arrives too slowly"))
         elif self._at is _At.LINGER and now - self._since > _LINGER_S:
             self._transport.close()
 
-    def drain(self) -> None:
+    def drain(self, within_s: float) -> None:
         self._keep_alive = False
         if self._at is _At.HEAD:
             self._transport.close()
@@ -229,8 +217,14 @@ class Front(asyncio.Protocol):
             return False
         raw = data[:end]
         self._partial = self._first = False
-        if hash(raw) == self._known_hash and raw == self._known_raw and self._still_valid():
-            self._head = self._known_head
+        edge = self._edge
+        plan = edge.known.get((self._client_ip, raw))
+        if plan is not None and (
+            plan.valid_until == FOR_EVER or edge.clock.time() <= plan.valid_until
+        ):
+            self._plan = plan
+            self._head = plan.head
+            self._keep_alive = plan.head.keep_alive and not edge.draining
         elif not self._read_head(raw):
             return False
         self._rest = data[end:]
@@ -238,7 +232,7 @@ class Front(asyncio.Protocol):
         return True
 
     def _read_head(self, raw: bytes) -> bool:
-        """Read and plan a head that differs from the last; ``False``: it is not for this front."""
+        """Read and plan a head; ``False``: it is not for this front."""
         edge = self._edge
         head = parse_head(raw, edge.limits)
         route = match_route(head.target)
@@ -247,24 +241,13 @@ class Front(asyncio.Protocol):
             return False
         self._head = head
         self._keep_alive = head.keep_alive and not edge.draining
-        self._known_raw = b""
         try:
             self._plan = edge.plan(route, head, self._client_ip)
         except EventdError as error:
             self._refusal = error
-            return True
-        # Clients repeat themselves: the next head is often the same, byte for byte. The hash is
-        # compared first, so that time tells nothing about how much of a signature is right.
-        self._known_raw, self._known_hash, self._known_head = raw, hash(raw), head
-        self._known_epoch = edge.triggers.epoch
+        else:
+            edge.remember(self._client_ip, raw, self._plan)
         return True
-
-    def _still_valid(self) -> bool:
-        """Whether the plan of the last request, whose head was the same, holds for this one."""
-        return (
-            self._known_epoch == self._edge.triggers.epoch
-            and self._edge.clock.time() <= self._plan.valid_until
-        )
 
     def _expect_body(self) -> None:
         head = self._head
@@ -316,16 +299,6 @@ class Front(asyncio.Protocol):
             return
         self._body_complete(body)
         self._run()
-
-    def _pause_reading(self) -> None:
-        if not self._reading_paused:
-            self._reading_paused = True
-            self._transport.pause_reading()
-
-    def _resume_reading(self) -> None:
-        if self._reading_paused and not self._lost and not self._transport.is_closing():
-            self._reading_paused = False
-            self._transport.resume_reading()
 
     def _hand_over_connection(self) -> None:
         """Give the connection with all that was read to aiohttp, for good."""
@@ -381,73 +354,7 @@ class Front(asyncio.Protocol):
             reply = defect_reply(request_id, plan.route.kind)
         self.answered(reply)
 
-    def _error_reply(self, error: EventdError) -> Reply:
-        """An error before there is a call."""
-        head, request_id, kind = self._head, "", CallKind.EVENT
-        if head is not None:
-            request_id = given_request_id(head.headers)
-            kind = CallKind.HTTP if head.target.startswith(PROXY_PREFIX) else CallKind.EVENT
-        return error_reply(error, request_id or self._edge.new_request_id(), kind)
-
-    # -- answering ------------------------------------------------------------------------------
-
-    def answered(self, reply: Reply) -> None:
-        if self._lost:
-            return
-        self._write(reply)
-        self._next_request()
-
-    def begin(self, status: int, block: bytes) -> None:
-        head = self._head
-        if self._lost or head is None:
-            return
-        self._edge.count(status)
-        self._bodyless = head.method == "HEAD" or status in _WITHOUT_BODY
-        self._keep_alive = self._keep_alive and not head.http_10
-        framing = b"" if head.http_10 or self._bodyless else b"Transfer-Encoding: chunked\r\n"
-        self._transport.write(self._head_bytes(status, block, framing))
-
-    def write(self, data: bytes) -> None:
-        if self._lost or self._bodyless or self._head is None:
-            return
-        if self._head.http_10:
-            self._transport.write(data)
-        else:
-            self._transport.write(b"%x\r\n%b\r\n" % (len(data), data))
-
-    def end(self) -> None:
-        if self._lost or self._head is None:
-            return
-        if not self._head.http_10 and not self._bodyless:
-            self._transport.write(b"0\r\n\r\n")
-        self._bodyless = False
-        self._next_request()
-
-    def break_off(self) -> None:
-        self._call = None
-        self._transport.abort()
-
-    def _write(self, reply: Reply) -> None:
-        status, body = reply.status, reply.body
-        self._edge.count(status)
-        length = b"" if status in _WITHOUT_BODY else b"Content-Length: %d\r\n" % len(body)
-        head = self._head_bytes(status, reply.block, length)
-        if status in _WITHOUT_BODY or (self._head is not None and self._head.method == "HEAD"):
-            self._transport.write(head)
-        elif len(body) > _BUFFER_BYTES:
-            self._transport.write(head)
-            self._transport.write(body)
-        else:
-            self._transport.write(head + body)
-
-    def _head_bytes(self, status: int, block: bytes, framing: bytes) -> bytes:
-        if not self._keep_alive:
-            connection = b"Connection: close\r\n\r\n"
-        elif self._head is not None and self._head.http_10:
-            connection = b"Connection: keep-alive\r\n\r\n"
-        else:
-            connection = b"\r\n"
-        return b"".join((status_line(status), self._edge.date_lines(), block, framing, connection))
+    # -- ending -----------------------------------------------------------------------------------
 
     def _next_request(self) -> None:
         self._call = self._answer = self._head = None

@@ -11,6 +11,8 @@ import asyncio
 from collections.abc import Callable
 from enum import IntEnum
 
+from aiohttp import web
+
 from eventd.api.chunks import ChunkDecoder
 from eventd.api.edge import Edge
 from eventd.api.head import HeadersTooLarge, RequestTimeout, malformed_so_far, parse_head
@@ -22,7 +24,6 @@ REFUSAL_PATH = "/.eventd/refused"
 ``Guard.refusal``, in its turn behind the requests before it."""
 
 _REFUSAL_REQUEST = f"GET {REFUSAL_PATH} HTTP/1.1\r\nHost: -\r\nConnection: close\r\n\r\n".encode()
-_BODY_GRACE_S = 5.0
 _UPGRADES = frozenset({"websocket", "tcp"})  # the ones that aiohttp knows
 
 
@@ -44,18 +45,19 @@ class Guard(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_at", "_chunks", "_edge", "_inner", "_left", "_loop", "_received", "_rest", "_since",
-        "_stalled_since", "_transport", "on_lost", "refusal",
+        "_at", "_chunks", "_drain_s", "_edge", "_inner", "_left", "_loop", "_received", "_rest",
+        "_since", "_stalled_since", "_transport", "on_lost", "refusal",
         "writing_paused",
     )  # fmt: skip
 
-    def __init__(self, edge: Edge, inner: asyncio.Protocol, transport: asyncio.Transport) -> None:
+    def __init__(self, edge: Edge, inner: web.RequestHandler, transport: asyncio.Transport) -> None:
         self._edge = edge
         self._inner = inner
         self._transport = transport
         self._loop = asyncio.get_running_loop()
         self._rest = b""
         self._at = _At.HEAD
+        self._drain_s = 0.0
         self._left = 0
         self._chunks = ChunkDecoder()
         self._since = 0.0
@@ -78,8 +80,9 @@ class Guard(asyncio.Protocol):
         except EventdError as error:
             self._refuse(error)
 
-    def eof_received(self) -> bool | None:
-        return self._inner.eof_received()
+    def eof_received(self) -> None:
+        """The client sends nothing more: as for aiohttp, and as in the fast front, it has left."""
+        self._inner.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._edge.connections.remove_lost(self)
@@ -107,13 +110,15 @@ class Guard(asyncio.Protocol):
         elif self._at in (_At.LENGTH, _At.CHUNKS):
             if not self._transport.is_reading():
                 self._since, self._received = now, 0
-            elif waited > _BODY_GRACE_S and (
+            elif waited > settings.header_timeout_s and (
                 self._received < waited * settings.body_min_rate_bytes_s
             ):
                 self._refuse(RequestTimeout("the request body arrives too slowly"))
 
-    def drain(self) -> None:
-        """aiohttp's runner ends its connections itself."""
+    def drain(self, within_s: float) -> None:
+        self._drain_s = within_s
+        if self._at in (_At.HEAD, _At.OPAQUE):
+            self._end()
 
     def abort(self) -> None:
         self._transport.abort()
@@ -134,9 +139,11 @@ class Guard(asyncio.Protocol):
         else:
             used, done = len(data), False
         self._rest = data[used:]
+        self._inner.data_received(data[:used])
         if done:
             self._at = _At.HEAD
-        self._inner.data_received(data[:used])
+            if self._edge.draining:
+                self._end()
         return True
 
     def _take_head(self) -> bool:
@@ -167,6 +174,13 @@ class Guard(asyncio.Protocol):
             self._since = 0.0
         self._inner.data_received(data[:end])
         return True
+
+    def _end(self) -> None:
+        """Let aiohttp end the connection after its request. From then on it drops what it is
+        given, so this waits for the end of a body."""
+        assert self._edge.spawn is not None
+        self._inner.close()  # an idle connection's task ends here
+        self._edge.spawn(self._inner.shutdown(self._drain_s))
 
     def _refuse(self, error: EventdError) -> None:
         """Answer with ``error`` and end the connection."""

@@ -16,6 +16,7 @@ from eventd.pool.call import HttpHead
 from eventd.store.interface import Change, Metadata
 
 TRIGGER_TYPE = "http"
+_REMEMBERED = 4096
 
 # FC 4.7, both lists; what belongs to one connection never goes further.
 _NOT_TO_FUNCTION = frozenset(
@@ -42,8 +43,8 @@ class HttpTriggers:
     def __init__(self, metadata: Metadata) -> None:
         self._metadata = metadata
         self._found: dict[tuple[str, str], Mapping[str, HttpTrigger]] = {}
-        self.epoch = 0
-        """Goes up whenever a resource changed: what was derived before may no longer hold."""
+        self.on_change: Callable[[], object] = lambda: None
+        """Called when a resource changed: what was derived before may no longer hold."""
         self.close: Callable[[], None] = metadata.subscribe(self._changed)
         """Stop following the metadata."""
 
@@ -57,14 +58,14 @@ class HttpTriggers:
                 for record in self._metadata.triggers(service, function)
                 if record.type == TRIGGER_TYPE
             }
-            # Names that nobody has would otherwise fill the memory.
-            if found:
-                self._found[key] = found
+            if len(self._found) >= _REMEMBERED:  # also names that nobody has are kept
+                self._found.clear()
+            self._found[key] = found
         return found
 
     def _changed(self, change: Change) -> None:
-        self.epoch += 1
         self._found.clear()
+        self.on_change()
 
 
 def _trigger(record: TriggerRecord) -> HttpTrigger:

@@ -14,6 +14,7 @@ from eventd.model.resources import LATEST
 from eventd.pool.call import CallKind, HttpHead
 
 MAX_DELAY_S = 3600
+FOR_EVER = float("inf")
 PROXY_PREFIX = "/2016-08-15/proxy/"
 
 _INVOCATIONS = re.compile(
@@ -72,10 +73,11 @@ class Plan:
     """
 
     route: Route
+    head: RequestHead
     options: CallOptions
     max_body_bytes: int
     http: HttpHead | None = None
-    valid_until: float = float("inf")
+    valid_until: float = FOR_EVER
 
     def too_large(self) -> EventdError:
         text = f"payload size exceeds maximum allowed size ({self.max_body_bytes} bytes)"

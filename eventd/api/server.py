@@ -172,10 +172,8 @@ async def _drain(server: asyncio.Server, runner: web.AppRunner, edge: Edge, drai
     """Stop accepting, let what runs end, then cut."""
     edge.draining = True
     server.close()
-    if runner.server is not None:
-        runner.server.pre_shutdown()
     for connection in tuple(edge.connections):
-        connection.drain()
+        connection.drain(drain_s)
     try:
         if not await edge.connections.wait_empty(drain_s):
             log.warning("%d connections were cut after %.0f s", len(edge.connections), drain_s)

@@ -40,6 +40,8 @@ class Triggers:
     def __init__(self, state: ControlState) -> None:
         self._state = state
         self._metadata = state.metadata
+        # type → trigger id → etag and the typed trigger, to look for conflicts
+        self._typed: dict[str, dict[str, tuple[str, Trigger[Any]]]] = {}
 
     def routes(self) -> list[web.RouteDef]:
         many = "/2016-08-15/services/{service}/functions/{function}/triggers"
@@ -125,17 +127,29 @@ class Triggers:
         view.function(self._metadata, record.function)
         trigger = typed_trigger(record, kind)
         kind.validate(trigger, self._state.settings)
+        for other in self._others(record, kind):
+            reason = kind.conflict(trigger, other)
+            if reason:
+                raise TriggerConflict(f"trigger '{record.name}' is refused: {reason}")
+
+    def _others(self, record: TriggerRecord, kind: TriggerType[Any]) -> list[Trigger[Any]]:
+        """Every other trigger of this type; each config is read once per change of it."""
+        before = self._typed.get(record.type, {})
+        now: dict[str, tuple[str, Trigger[Any]]] = {}
         for other in self._metadata.triggers():
             if other.type != record.type or other.trigger_id == record.trigger_id:
                 continue
-            try:
-                reason = kind.conflict(trigger, typed_trigger(other, kind))
-            except InvalidArgument as error:
-                # Stored under an older version of its adapter; it cannot run either.
-                log.warning("trigger %s is not valid any more: %s", other.name, error)
-                continue
-            if reason:
-                raise TriggerConflict(f"trigger '{record.name}' is refused: {reason}")
+            found = before.get(other.trigger_id)
+            if found is None or found[0] != other.etag:
+                try:
+                    found = other.etag, typed_trigger(other, kind)
+                except InvalidArgument as error:
+                    # Stored under an older version of its adapter; it cannot run either.
+                    log.warning("trigger %s is not valid any more: %s", other.name, error)
+                    continue
+            now[other.trigger_id] = found
+        self._typed[record.type] = now
+        return [trigger for _, trigger in now.values()]
 
     async def get(self, request: web.Request) -> web.Response:
         return self._answer(self._find(request))

@@ -67,7 +67,7 @@ def merged(lines: Sequence[LogLine], records: Sequence[InvocationRecord]) -> lis
     for record in sorted(records, key=lambda record: record.started_ms):
         attempts[record.service, record.function, record.request_id].append(record)
     ends = {id(record): _end_ms(record) for record in records}
-    ranked = []
+    ranked: list[tuple[int, int, int, str, int, LogLine]] = []
     for line in lines:
         key = (line.service, line.function, line.request_id)
         attempt = _attempt_of(line, attempts.get(key, ()))
@@ -75,16 +75,17 @@ def merged(lines: Sequence[LogLine], records: Sequence[InvocationRecord]) -> lis
         if attempt is not None:  # the clocks of instance and router differ by some ms
             time_ms = max(time_ms, attempt.started_ms)
             ends[id(attempt)] = max(ends[id(attempt)], time_ms)
-        ranked.append((time_ms, 1, line.seq, line))
+        ranked.append((time_ms, 1, line.seq, "", 0, line))
     for record in records:
+        start_ms, end_ms = record.started_ms, ends[id(record)]
         for place, text in enumerate(start_lines(record)):
-            line = _platform_line(record, record.started_ms, text)
-            ranked.append((record.started_ms, 0, place, line))
+            line = _platform_line(record, start_ms, text)
+            ranked.append((start_ms, 0, 0, record.request_id, place, line))
         for place, text in enumerate(end_lines(record)):
-            line = _platform_line(record, ends[id(record)], text)
-            ranked.append((ends[id(record)], 2, place, line))
-    ranked.sort(key=lambda entry: (entry[0], entry[1], entry[3].request_id, entry[2]))
-    return [line for *_, line in ranked]
+            line = _platform_line(record, end_ms, text)
+            ranked.append((end_ms, 2, 0, record.request_id, place, line))
+    ranked.sort(key=lambda entry: entry[:5])
+    return [entry[5] for entry in ranked]
 
 
 class LiveRenderer:

@@ -45,6 +45,7 @@ class LogStore:
         self._taken = 0  # how often the buffer was taken, and how often that ended
         self._ended = 0
         self._stopping = False
+        self._closed = False
         self._stored = asyncio.Event()  # set and replaced when something new is on disk
 
     # -- taking -----------------------------------------------------------------------------------
@@ -69,27 +70,35 @@ class LogStore:
             self._timer = self._loop.call_later(FLUSH_S, self._wake.set)
 
     async def flush(self) -> None:
-        """Return when everything written before is on disk, or dropped by a disk that fails."""
+        """Return when everything written before is on disk, or dropped by a disk that fails.
+        ``StoreFailed``: the log store was closed before."""
         async with self._saved:
             goal = self._taken + 1 if self._buffer else self._taken
             self._wake.set()
-            await self._saved.wait_for(lambda: self._ended >= goal)
+            await self._saved.wait_for(lambda: self._ended >= goal or self._closed)
+        if self._ended < goal:
+            raise StoreFailed("the log store is closed")
 
     async def save_until_stopped(self) -> None:
         """Bring to disk what was written, index it when there is time, drop what is too old; until
         ``stop``. Not to be cancelled: what it just took would be lost."""
-        prune_at = self._loop.time() + PRUNE_EVERY_S
-        while not self._stopping:
-            try:
-                await asyncio.wait_for(self._wake.wait(), PRUNE_EVERY_S)
-            except TimeoutError:
-                pass  # nothing was written; time to look at what is old
+        try:
+            prune_at = self._loop.time() + PRUNE_EVERY_S
+            while not self._stopping:
+                try:
+                    await asyncio.wait_for(self._wake.wait(), PRUNE_EVERY_S)
+                except TimeoutError:
+                    pass  # nothing was written; time to look at what is old
+                await self._save()
+                await self._index()
+                if self._loop.time() >= prune_at:
+                    await self._segments.prune()
+                    prune_at = self._loop.time() + PRUNE_EVERY_S
             await self._save()
-            await self._index()
-            if self._loop.time() >= prune_at:
-                await self._segments.prune()
-                prune_at = self._loop.time() + PRUNE_EVERY_S
-        await self._save()
+        finally:
+            self._closed = True
+            async with self._saved:
+                self._saved.notify_all()
 
     def stop(self) -> None:
         """End ``save_until_stopped`` after it saved what was written."""
@@ -231,13 +240,12 @@ async def open_logs(
     await segments.open()
     try:
         logs = LogStore(segments, store.history, metrics)
-        async with asyncio.TaskGroup() as group:
-            saving = group.create_task(logs.save_until_stopped(), name="logs")
-            try:
-                yield logs
-            finally:
-                logs.stop()
-                await asyncio.wait({saving})
+        saving = asyncio.create_task(logs.save_until_stopped(), name="logs")
+        try:
+            yield logs
+        finally:
+            logs.stop()
+            await saving
     finally:
         await segments.aclose()
 

@@ -15,7 +15,7 @@ from typing import Protocol, cast
 import orjson
 
 from eventd.pool import frames
-from eventd.pool.call import Call, CallKind, Transfer
+from eventd.pool.call import Call, Transfer
 from eventd.pool.frames import (
     CREDIT,
     DATA,
@@ -50,10 +50,11 @@ class ChannelOwner(Protocol):
     def unready(self, body: bytes, *, exited: bool) -> None:
         """The module or the initializer failed; ``body`` is the error JSON."""
 
-    def ended(
-        self, call: Call, payload: bytes, duration_us: int, *, failed: bool, exited: bool
-    ) -> None:
-        """The instance is done with ``call``, whether or not it was answered before."""
+    def succeeded(self, call: Call, payload: bytes, duration_us: int) -> None:
+        """The handler returned; ``call`` may have been answered before."""
+
+    def failed(self, call: Call, error: bytes, duration_us: int, *, exited: bool) -> None:
+        """The handler raised; ``call`` may have been answered before."""
 
     def oversized(self, call: Call) -> None:
         """The result of an event call is larger than allowed; the call runs on."""
@@ -93,7 +94,7 @@ class Channel(asyncio.Protocol):
         self._max_result = max_result_bytes
         self._decoder = Decoder()
         self._transport: asyncio.Transport | None = None
-        self._out: list[bytes] = []
+        self._out: list[bytes | memoryview] = []
         self._uploads: deque[Call] = deque()
         self._paused = False
         self._last = 0
@@ -112,7 +113,7 @@ class Channel(asyncio.Protocol):
         call.stream = stream
         payload = call.payload
         flags = 0
-        text = f"{call.request_id}\0{call.qualifier}"
+        text = call.request_id + "\0" + call.qualifier
         if call.retry_count or call.span_context or call.span_baggages or call.traceparent:
             flags = frames.OPEN_MORE
             text = f"{text}\0{_more(call)}"
@@ -128,12 +129,16 @@ class Channel(asyncio.Protocol):
             call.transfer = Transfer(upload=rest[MAX_DATA:], window=WINDOW - MAX_DATA)
             self._uploads.append(call)
         size = len(raw)
-        self._send(
-            OPEN_HEADER.pack(5 + size + len(payload), stream, OPEN, flags, size) + raw + payload
-        )
+        out = self._out
+        if not out and self._transport is not None:
+            self._loop.call_soon(self._flush)
+        out.append(OPEN_HEADER.pack(5 + size + len(payload), stream, OPEN, flags, size))
+        out.append(raw)
+        if payload:
+            out.append(payload)
 
     def cancel(self, call: Call) -> None:
-        """Tell the instance that nobody waits for ``call``; ``ended`` follows when it is done."""
+        """Tell the instance that nobody waits for ``call``; ``succeeded`` or ``failed`` follows."""
         self._send(encode(frames.CANCEL, call.stream))
 
     def stop(self) -> None:
@@ -253,25 +258,24 @@ class Channel(asyncio.Protocol):
         call = self.calls.get(stream)
         if call is None or not 4 <= len(body) <= 4 + MAX_DATA:
             raise ProtocolError(f"an END of {len(body)} bytes for call {stream}")
-        http = call.kind is CallKind.HTTP
-        if http and not call.headed and not call.answered:
-            raise ProtocolError("the end of an HTTP answer without a head")
-        del self.calls[stream]
         payload = body[4:]
+        if call.http is not None:
+            if not call.answered:
+                if not call.headed:
+                    raise ProtocolError("the end of an HTTP answer without a head")
+                if payload:
+                    call.receiver.on_data(payload)
+            payload = b""
+        del self.calls[stream]
         if call.transfer is not None:
             if call.transfer.chunks:
                 payload = b"".join([*call.transfer.chunks, payload])
             call.transfer = None
-        call.link = None
-        if http and payload:
-            if not call.answered:
-                call.receiver.on_data(payload)
-            payload = b""
-        self._owner.ended(call, payload, U32.unpack_from(body)[0], failed=False, exited=False)
+        self._owner.succeeded(call, payload, U32.unpack_from(body)[0])
 
     def _on_head(self, stream: int, body: bytes) -> None:
         call = self._known(stream)
-        if call.headed or call.kind is not CallKind.HTTP or len(body) < U16.size:
+        if call.headed or call.http is None or len(body) < U16.size:
             raise ProtocolError("an unexpected HEAD")
         fields = body[2:].split(b"\0") if len(body) > U16.size else []
         status = U16.unpack_from(body)[0]
@@ -291,7 +295,7 @@ class Channel(asyncio.Protocol):
         transfer.outstanding += len(body)
         if len(body) > MAX_DATA or transfer.outstanding > WINDOW:
             raise ProtocolError("more DATA than the window allows")
-        if call.kind is CallKind.HTTP:
+        if call.http is not None:
             if not call.headed:
                 raise ProtocolError("DATA of an HTTP answer before its head")
             call.receiver.on_data(body)
@@ -326,14 +330,8 @@ class Channel(asyncio.Protocol):
             raise ProtocolError(f"an ERROR of {len(body)} bytes")
         del self.calls[stream]
         call.transfer = None
-        call.link = None
-        self._owner.ended(
-            call,
-            body[5:],
-            U32.unpack_from(body)[0],
-            failed=True,
-            exited=body[4] == frames.EXITED,
-        )
+        exited = body[4] == frames.EXITED
+        self._owner.failed(call, body[5:], U32.unpack_from(body)[0], exited=exited)
 
     def _on_credit(self, call: Call, body: bytes) -> None:
         if len(body) != U32.size:

@@ -9,145 +9,33 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import socket
-from dataclasses import dataclass
-from enum import IntEnum
-from pathlib import Path
-from typing import Any, Protocol
 
 import orjson
 
-from eventd.clock import Clock
-from eventd.config import PoolSettings
 from eventd.errors import EventdError, ServiceUnavailable
-from eventd.metrics import Metrics
 from eventd.model.identity import new_request_id
 from eventd.model.invocation import Outcome
 from eventd.model.snapshot import FunctionSnapshot
 from eventd.pool import failure, tail
-from eventd.pool.call import Call, LogSink
+from eventd.pool.call import Call
 from eventd.pool.channel import Channel
-from eventd.pool.zygote import ExitStatus, Process, SpawnSpec
+from eventd.pool.deadlines import Deadlines
+from eventd.pool.launch import init_body, launch, wait_exit
+from eventd.pool.output import Output
+from eventd.pool.state import MOVES, State
+from eventd.pool.surroundings import InstanceOwner, Surroundings
+from eventd.pool.zygote import ExitStatus, Process
 
 logger = logging.getLogger(__name__)
 
 LATE_S = 10.0
 """After a timeout at concurrency above 1 the other calls of the instance have so long to end."""
-EXIT_S = 10.0
-"""A killed process is gone within this time, or the machine is in trouble."""
 MEMORY_EVERY_S = 0.25
 PRE_STOP_S = 90
-BUFFER_BYTES = 1 << 20
-LOG_SLACK = 1.25
-"""The runtime keeps to the log limit by itself; only one that doesn't meets this."""
-MAX_LINE = 32 << 10
-
-
-class State(IntEnum):
-    STARTING = 0
-    INITIALIZING = 1
-    READY = 2
-    DRAINING = 3
-    GONE = 4
-
-
-MOVES = {
-    State.STARTING: {State.INITIALIZING, State.READY, State.DRAINING, State.GONE},
-    State.INITIALIZING: {State.READY, State.DRAINING, State.GONE},
-    State.READY: {State.DRAINING, State.GONE},
-    State.DRAINING: {State.GONE},
-    State.GONE: set(),
-}
-
-
-class Packages(Protocol):
-    """Code packages on this machine's disk."""
-
-    async def unpacked(self, digest: str) -> Path:
-        """The directory with the unpacked package; unpacks it once. ``KeyError``: unknown digest.
-        Cancelling leaves nothing half-made."""
-
-
-class Spawner(Protocol):
-    """What the pool needs of ``Zygote``."""
-
-    async def spawn(self, spec: SpawnSpec, sock: socket.socket) -> Process: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """Whose functions run, as ``context`` shows it."""
-
-    account_id: str
-    region: str
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What every instance of a pool shares."""
-
-    zygote: Spawner
-    packages: Packages
-    settings: PoolSettings
-    metrics: Metrics
-    clock: Clock
-    log_sink: LogSink
-    account: Account
-
-
-class InstanceOwner(Protocol):
-    """The pool, as its instances see it. No method may block or raise."""
-
-    def bind(self, instance: Instance) -> Call | None:
-        """The call on whose behalf ``instance`` initializes, if one still waits."""
-
-    def ready(self, instance: Instance) -> None:
-        """It takes calls now."""
-
-    def freed(self, instance: Instance, now: float) -> None:
-        """A ready instance has one slot more."""
-
-    def unavailable(self, instance: Instance) -> None:
-        """It takes no further calls."""
-
-    def failed(self, instance: Instance, outcome: Outcome, calls: int) -> None:
-        """It could not start; ``outcome`` is for the ``calls`` next waiting calls, which it was
-        meant to serve."""
 
 
 class Instance:
     """A process that serves up to ``instanceConcurrency`` calls of one snapshot at once."""
-
-    __slots__ = (
-        "_channel",
-        "_channel_gone",
-        "_first",
-        "_killed",
-        "_late_timer",
-        "_log_second",
-        "_log_used",
-        "_loop",
-        "_memory_due",
-        "_monotonic",
-        "_owner",
-        "_process",
-        "_reading_paused",
-        "_retiring",
-        "_shared",
-        "_timer",
-        "concurrency",
-        "id",
-        "idle_since",
-        "import_ms",
-        "init_ms",
-        "load",
-        "memory_mb",
-        "served",
-        "snapshot",
-        "spawn_ms",
-        "started_at",
-        "state",
-    )
 
     def __init__(
         self, snapshot: FunctionSnapshot, shared: Surroundings, owner: InstanceOwner
@@ -156,6 +44,7 @@ class Instance:
         self.snapshot = snapshot
         self.concurrency = max(1, snapshot.instance_concurrency)
         self.state = State.STARTING
+        self.warm = False
         self.load = 0
         self.served = 0
         self.memory_mb = 0.0
@@ -170,12 +59,14 @@ class Instance:
         self._channel_gone = asyncio.Event()
         self._first: Call | None = None
         self._killed = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._deadlines = Deadlines(
+            self._channel.calls, snapshot.timeout_s, self._monotonic, self._time_out
+        )
+        self._init_timer: asyncio.TimerHandle | None = None
         self._late_timer: asyncio.TimerHandle | None = None
         self._memory_due = 0.0
-        self._log_second = 0.0
-        self._log_used = 0
-        self._reading_paused = False
+        self._wall_offset = shared.clock.time() - shared.clock.monotonic()
+        self._output = Output(self.id, snapshot, shared, self._channel)
         self._retiring = False
 
     # -- its life
@@ -198,7 +89,7 @@ class Instance:
             raise
         status = ExitStatus(-9, False, 0.0)
         try:
-            status = await self._until_exit(process)
+            status = await wait_exit(process, self._channel_gone) or status
         finally:
             process.kill()
             self._channel.close()
@@ -206,54 +97,13 @@ class Instance:
             self._gone(status)
 
     async def _start(self) -> Process:
-        shared, snapshot = self._shared, self.snapshot
-        code = await shared.packages.unpacked(snapshot.code_digest)
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        for end in (ours, theirs):
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
-        spec = SpawnSpec(
-            instance_id=self.id,
-            code_dir=str(code),
-            memory_mb=snapshot.memory_mb,
-            disk_mb=snapshot.disk_mb,
-            internet=snapshot.internet_access,
-        )
-        try:
-            began = self._monotonic()
-            process = await shared.zygote.spawn(spec, theirs)
-        except BaseException:
-            ours.close()
-            theirs.close()
-            raise
+        began = self._monotonic()
+        process = await launch(self.id, self.snapshot, self._shared, self._channel)
         self._process = process
-        try:
-            await self._loop.create_connection(lambda: self._channel, sock=ours)
-        except BaseException:
-            process.kill()
-            ours.close()
-            raise
         self.spawn_ms = (self._monotonic() - began) * 1e3
-        shared.metrics.instances_started += 1
+        self._shared.metrics.instances_started += 1
         self._initialize()
         return process
-
-    async def _until_exit(self, process: Process) -> ExitStatus:
-        """Until the process ended and its last words were read."""
-        async with asyncio.TaskGroup() as group:
-            exit_ = group.create_task(process.wait())
-            lost = group.create_task(self._channel_gone.wait())
-            await asyncio.wait({exit_, lost}, return_when=asyncio.FIRST_COMPLETED)
-            if not exit_.done():
-                process.kill()  # it closed its socket: whatever it does now, nobody hears of it
-                await asyncio.wait({exit_}, timeout=EXIT_S)
-            elif not lost.done():
-                await asyncio.wait({lost}, timeout=1.0)
-            lost.cancel()
-            if not exit_.done():
-                exit_.cancel()
-                return ExitStatus(-9, False, self.memory_mb)
-        return exit_.result()
 
     def _initialize(self) -> None:
         if self.state is State.DRAINING:  # it was retired while it started
@@ -263,7 +113,16 @@ class Instance:
         snapshot = self.snapshot
         request_id = first.request_id if first is not None else new_request_id()
         qualifier = first.qualifier if first is not None else snapshot.version_name
-        self._channel.initialize(self._settings(request_id, qualifier))
+        self._channel.initialize(
+            init_body(
+                self.id,
+                snapshot,
+                self._shared.account,
+                request_id=request_id,
+                qualifier=qualifier,
+                max_log_bytes_s=self._shared.settings.max_log_bytes_s,
+            )
+        )
         if not snapshot.initializer:
             self._serve(first)
             return
@@ -273,37 +132,9 @@ class Instance:
             first.link = self
             if first.want_tail and self.concurrency == 1:
                 first.tail = bytearray(tail.initialize_begin(request_id))
-        self._timer = self._loop.call_later(
+        self._init_timer = self._loop.call_later(
             snapshot.initialization_timeout_s, self._initializer_late
         )
-
-    def _settings(self, request_id: str, qualifier: str) -> bytes:
-        snapshot, shared = self.snapshot, self._shared
-        hooks = snapshot.lifecycle
-        fields: dict[str, Any] = {
-            "instanceId": self.id,
-            "requestId": request_id,
-            "qualifier": qualifier,
-            "accountId": shared.account.account_id,
-            "region": shared.account.region,
-            "service": snapshot.service,
-            "function": snapshot.function,
-            "version": snapshot.version_name,
-            "handler": snapshot.handler,
-            "initializer": snapshot.initializer,
-            "initializationTimeout": snapshot.initialization_timeout_s,
-            "memory": snapshot.memory_mb,
-            "timeout": snapshot.timeout_s,
-            "concurrency": self.concurrency,
-            "runtime": snapshot.runtime,
-            "logProject": snapshot.log_project,
-            "logStore": snapshot.log_store,
-            "credentials": {},
-            "environment": dict(snapshot.environment),
-            "preStop": (hooks.get("preStop") or {}).get("handler") or "",
-            "logBytesPerSecond": shared.settings.max_log_bytes_s,
-        }
-        return orjson.dumps(fields)
 
     def _serve(self, first: Call | None) -> None:
         """Take calls from now on, ``first`` before the others."""
@@ -332,7 +163,7 @@ class Instance:
     def start(self, call: Call, now: float) -> None:
         """Send ``call``; the caller saw a free slot of a ready instance."""
         call.started_at = now
-        call.started_ms = self._shared.clock.time_ms()
+        call.started_ms = int((now + self._wall_offset) * 1e3)
         call.instance_id = self.id
         call.link = self
         self.load += 1
@@ -341,8 +172,7 @@ class Instance:
                 call.tail = bytearray()
             call.tail += tail.begin(call.request_id)
         self._channel.open(call)
-        if self._timer is None:
-            self._timer = self._loop.call_later(self.snapshot.timeout_s, self._look)
+        self._deadlines.arm()
 
     def consumed(self, call: Call, size: int) -> None:
         self._channel.consumed(call, size)
@@ -352,7 +182,7 @@ class Instance:
         the call keeps its slot until the handler ends."""
         if call.answered:
             return
-        self._answer(call, failure.client_closed(self.id))
+        self._answer(call, failure.client_closed(self.id), self._monotonic())
         if not call.stream:
             self._first = None  # it waited for the initializer, which goes on
         elif self.concurrency == 1:
@@ -360,23 +190,11 @@ class Instance:
         else:
             self._channel.cancel(call)
 
-    def _look(self) -> None:
-        """Find calls past their deadline. One timer for all: they end in the order of their
-        start."""
-        self._timer = None
-        timeout = self.snapshot.timeout_s
-        now = self._monotonic()
-        for call in list(self._channel.calls.values()):
-            left = call.started_at + timeout - now
-            if left > 0.001:
-                self._timer = self._loop.call_later(left, self._look)
-                return
-            self._time_out(call)
-
     def _time_out(self, call: Call) -> None:
-        memory = self._sample(self._monotonic(), fresh=True)
+        now = self._monotonic()
+        memory = self._sample(now, fresh=True)
         if not call.answered:
-            self._answer(call, failure.timed_out(self.snapshot, memory, self.id))
+            self._answer(call, failure.timed_out(self.snapshot, memory, self.id), now)
         if self.concurrency == 1:
             self.kill()
             return
@@ -396,9 +214,9 @@ class Instance:
         if all(call.answered for call in self._channel.calls.values()):
             self._end()
 
-    def _answer(self, call: Call, outcome: Outcome) -> None:
+    def _answer(self, call: Call, outcome: Outcome, now: float) -> None:
         call.answered = True
-        call.ended_at = self._monotonic()
+        call.ended_at = now
         call.transfer = None
         if call.tail is not None:
             outcome.log_tail = tail.finish(
@@ -410,6 +228,9 @@ class Instance:
     # -- what the channel says
 
     def ready(self, info: bytes) -> None:
+        if self.warm:
+            return
+        self.warm = True
         try:
             fields = orjson.loads(info)
             self.import_ms = float(fields["importMs"])
@@ -418,12 +239,13 @@ class Instance:
             self.import_ms = self.init_ms = 0.0  # only figures; the instance's own loss
         first = self._first
         if self.state is State.INITIALIZING:
-            self._cancel_timer()
+            self._cancel_init_timer()
             if first is not None and first.tail is not None:
                 first.tail += tail.initialize_end(first.request_id)
             self._serve(first)
         elif first is not None:
             first.import_ms, first.init_ms = self.import_ms, self.init_ms
+        self._owner.warmed(self)
 
     def unready(self, body: bytes, *, exited: bool) -> None:
         if self.state is not State.INITIALIZING:
@@ -435,36 +257,51 @@ class Instance:
             outcome = failure.unhandled(body, 0.0, memory, self.id)
         self._initializer_failed(outcome)
 
-    def ended(
-        self, call: Call, payload: bytes, duration_us: int, *, failed: bool, exited: bool
-    ) -> None:
+    def succeeded(self, call: Call, payload: bytes, duration_us: int) -> None:
         now = self._monotonic()
+        self._release(call, now)
+        if not call.answered:
+            duration = duration_us * 1e-3
+            elapsed = (now - call.started_at) * 1e3
+            memory = self.memory_mb if now < self._memory_due else self._sample(now)
+            outcome = Outcome(
+                "",
+                payload,
+                False,
+                "",
+                200,
+                min(elapsed, duration),
+                memory,
+                self.id,
+            )
+            self._answer(call, outcome, now)
+
+    def failed(self, call: Call, error: bytes, duration_us: int, *, exited: bool) -> None:
+        now = self._monotonic()
+        answered = call.answered
+        duration = min(duration_us * 1e-3, (now - call.started_at) * 1e3)
+        memory = self._sample(now)
+        if exited:
+            outcome = failure.exited(duration, memory, self.id)
+            self._condemn()
+        else:
+            outcome = failure.unhandled(error, duration, memory, self.id)
+        self._release(call, now)
+        if not answered:
+            self._answer(call, outcome, now)
+
+    def _release(self, call: Call, now: float) -> None:
+        """The slot of ``call`` is free; the next waiting call takes it before ``call`` is
+        answered."""
         self.load -= 1
         self.served += 1
         call.link = None
         if call is self._first:
             self._first = None
-        if not call.answered:
-            duration = min(duration_us * 1e-3, (now - call.started_at) * 1e3)
-            memory = self.memory_mb if now < self._memory_due else self._sample(now)
-            if not failed:
-                outcome = Outcome(
-                    payload=payload, duration_ms=duration, memory_mb=memory, instance_id=self.id
-                )
-            elif exited:
-                outcome = failure.exited(duration, memory, self.id)
-            else:
-                outcome = failure.unhandled(payload, duration, memory, self.id)
-        else:
-            outcome = None
-        if exited:
-            self._condemn()
-        elif self.state is State.READY:
+        if self.state is State.READY:
             self._owner.freed(self, now)
         elif self.state is State.DRAINING:
             self._kill_if_answered()
-        if outcome is not None:
-            self._answer(call, outcome)
 
     def oversized(self, call: Call) -> None:
         limit = self._shared.settings.max_result_bytes
@@ -472,29 +309,16 @@ class Instance:
         outcome = failure.too_large(
             limit, (now - call.started_at) * 1e3, self._sample(now), self.id
         )
-        self._answer(call, outcome)
+        self._answer(call, outcome, now)
         self._channel.cancel(call)
 
     def logged(self, call: Call | None, request_id: str, text: bytes) -> None:
-        if not self._may_log(len(text)):
-            self._shared.metrics.log_lines_dropped += text.count(b"\n") + 1
-            return
         if call is not None:
             request_id = call.request_id
         elif self.state is State.INITIALIZING and request_id:
             call = self._first
-        if call is not None and call.tail is not None:
+        if self._output.write(request_id, text) and call is not None and call.tail is not None:
             tail.add(call.tail, text)
-        if len(text) > MAX_LINE:
-            text = b"\n".join(line[:MAX_LINE] for line in text.split(b"\n"))
-        shared = self._shared
-        shared.log_sink.write(
-            self.snapshot,
-            self.id,
-            request_id,
-            shared.clock.time_ms(),
-            text.decode("utf-8", "replace"),
-        )
 
     def lost(self, reason: str) -> None:
         if reason and not self._killed:
@@ -502,26 +326,11 @@ class Instance:
             logger.warning("instance %s broke the protocol: %s", self.id, reason)
         self._channel_gone.set()
 
-    def _may_log(self, size: int) -> bool:
-        now = self._monotonic()
-        if now - self._log_second >= 1.0:
-            self._log_second, self._log_used = now, 0
-        self._log_used += size
-        if self._log_used <= self._shared.settings.max_log_bytes_s * LOG_SLACK:
-            return True
-        if not self._reading_paused:
-            self._reading_paused = True
-            self._channel.pause_reading()
-            self._loop.call_later(0.05, self._resume_reading)
-        return False
-
-    def _resume_reading(self) -> None:
-        self._reading_paused = False
-        self._channel.resume_reading()
-
     def _sample(self, now: float, *, fresh: bool = False) -> float:
+        """What is too dear to ask at every call: peak memory and the wall clock."""
         if self._process is not None and (fresh or now >= self._memory_due):
             self.memory_mb = max(self.memory_mb, self._process.memory_mb())
+            self._wall_offset = self._shared.clock.time() - now
             self._memory_due = now + MEMORY_EVERY_S
         return self.memory_mb
 
@@ -562,12 +371,17 @@ class Instance:
         self._loop.call_later(min(hook.get("timeout") or 3, PRE_STOP_S), self.kill)
 
     def _initializer_late(self) -> None:
-        self._timer = None
+        self._init_timer = None
         memory = self._sample(self._monotonic(), fresh=True)
         self._initializer_failed(failure.initializer_timed_out(self.snapshot, memory, self.id))
 
+    def _cancel_init_timer(self) -> None:
+        if self._init_timer is not None:
+            self._init_timer.cancel()
+            self._init_timer = None
+
     def _initializer_failed(self, outcome: Outcome) -> None:
-        self._cancel_timer()
+        self._cancel_init_timer()
         first, self._first = self._first, None
         if first is not None:
             first.instance_id = self.id
@@ -575,7 +389,7 @@ class Instance:
             first.spawn_ms = self.spawn_ms
             if first.tail is not None:
                 first.tail += tail.initialize_end(first.request_id, failed=True)
-            self._answer(first, outcome)
+            self._answer(first, outcome, self._monotonic())
         self.kill()
         self._owner.failed(self, outcome, self.concurrency - 1)
 
@@ -590,9 +404,10 @@ class Instance:
             self._move(State.DRAINING)
             self._owner.unavailable(self)
         self._move(State.GONE)
-        self._cancel_timer()
-        if self._late_timer is not None:
-            self._late_timer.cancel()
+        self._deadlines.cancel()
+        for timer in (self._init_timer, self._late_timer):
+            if timer is not None:
+                timer.cancel()
         self.memory_mb = max(self.memory_mb, status.peak_mb)
         left = [call for call in self._channel.calls.values() if not call.answered]
         self._channel.calls.clear()
@@ -602,7 +417,7 @@ class Instance:
         now = self._monotonic()
         self.load = 0
         for call in left:
-            self._answer(call, self._epitaph(call, status, now))
+            self._answer(call, self._epitaph(call, status, now), now)
         if initializing and not self._killed:
             self._owner.failed(self, self._epitaph(None, status, now), self.concurrency - 1)
 
@@ -613,8 +428,3 @@ class Instance:
         if self._killed:
             return failure.lost(self.id)
         return failure.exited(duration, self.memory_mb, self.id)
-
-    def _cancel_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -14,89 +13,17 @@ from eventd.config import PoolSettings
 from eventd.errors import EventdError, RecursionDetected, ServiceUnavailable
 from eventd.metrics import Metrics
 from eventd.model.invocation import Outcome
-from eventd.model.snapshot import FunctionSnapshot
 from eventd.pool import failure, scaling
 from eventd.pool.call import Call, LogSink
-from eventd.pool.instance import Account, Instance, Packages, Spawner, State, Surroundings
+from eventd.pool.group import Group
+from eventd.pool.instance import Instance
+from eventd.pool.report import InstanceReport, PoolStatistics, report
+from eventd.pool.state import State
+from eventd.pool.surroundings import Account, Packages, Spawner, Surroundings
 
 SWEEP_S = 0.05
 """How exactly the deadline of a waiting call is kept."""
 KILL_S = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class PoolStatistics:
-    """Counts at one moment, and (``immediate``, ``waited``, ``refused``) since the start."""
-
-    instances: int
-    starting: int
-    idle: int
-    running: int
-    waiting: int
-    immediate: int
-    waited: int
-    refused: int
-
-
-@dataclass(frozen=True, slots=True)
-class InstanceReport:
-    """One instance as ``status`` shows it; ages in seconds."""
-
-    id: str
-    service: str
-    function: str
-    version: str
-    state: str
-    load: int
-    concurrency: int
-    memory_mb: float
-    age_s: float
-    idle_s: float
-    served: int
-
-
-class Group:
-    """The instances and the waiting calls of one snapshot.
-
-    Attributes:
-        idle: ready instances without a call, the last used at the end.
-        ready: all ready instances.
-        live: all that may take calls now or soon.
-        nested, waiting: calls made by functions, and others; each first come, first served. Nested
-            ones go first: somebody holds an instance while he waits for them.
-    """
-
-    __slots__ = ("idle", "live", "nested", "ready", "snapshot", "starting", "waiting")
-
-    def __init__(self, snapshot: FunctionSnapshot) -> None:
-        self.snapshot = snapshot
-        self.idle: list[Instance] = []
-        self.ready: list[Instance] = []
-        self.live: set[Instance] = set()
-        self.starting = 0
-        self.nested: deque[Call] = deque()
-        self.waiting: deque[Call] = deque()
-
-    def next_call(self) -> Call | None:
-        if self.nested:
-            return self.nested.popleft()
-        if self.waiting:
-            return self.waiting.popleft()
-        return None
-
-    def free_instance(self) -> Instance | None:
-        """The least loaded instance with a free slot."""
-        if self.idle:
-            return self.idle.pop()
-        if self.snapshot.instance_concurrency <= 1 or not self.ready:
-            return None
-        loads = [instance.load for instance in self.ready]
-        index = scaling.least_loaded(loads, self.snapshot.instance_concurrency)
-        return self.ready[index] if index >= 0 else None
-
-    @property
-    def waits(self) -> int:
-        return len(self.nested) + len(self.waiting)
 
 
 class Pool:
@@ -254,22 +181,7 @@ class Pool:
     def instances(self) -> list[InstanceReport]:
         """The oldest first."""
         now = self._monotonic()
-        return [
-            InstanceReport(
-                id=instance.id,
-                service=instance.snapshot.service,
-                function=instance.snapshot.function,
-                version=instance.snapshot.version_name,
-                state=_state(instance),
-                load=instance.load,
-                concurrency=instance.concurrency,
-                memory_mb=instance.memory_mb,
-                age_s=now - instance.started_at,
-                idle_s=0.0 if instance.load else now - instance.idle_since,
-                served=instance.served,
-            )
-            for instance in self._instances.values()
-        ]
+        return [report(instance, now) for instance in self._instances.values()]
 
     # -- what instances say (InstanceOwner)
 
@@ -286,8 +198,15 @@ class Pool:
             if call is None:
                 break
             instance.start(call, now)
-        if not instance.load:
+        if not instance.load and instance.state is State.READY:
             self._idle(group, instance, now)
+
+    def warmed(self, instance: Instance) -> None:
+        group = self._group_of[instance]
+        if instance in group.live:
+            group.warming -= 1
+            if group.waits:
+                self._scale(group)
 
     def freed(self, instance: Instance, now: float) -> None:
         group = self._group_of[instance]
@@ -301,6 +220,8 @@ class Pool:
     def unavailable(self, instance: Instance) -> None:
         group = self._group_of[instance]
         self._started(group, instance)
+        if not instance.warm and instance in group.live:
+            group.warming -= 1
         group.live.discard(instance)
         if instance in group.ready:
             group.ready.remove(instance)
@@ -345,17 +266,10 @@ class Pool:
         for group in list(self._groups.values()):
             if not group.waits:
                 continue
-            for line in (group.nested, group.waiting):
-                late = [c for c in line if now - c.submitted_at >= c.queue_deadline_s]
-                if not late:
-                    continue
-                gone = set(late)
-                kept = [c for c in line if c not in gone]
-                line.clear()
-                line.extend(kept)
-                self._waiting -= len(late)
-                for call in late:
-                    self._answer(call, failure.exhausted(_late_text(call)))
+            late = group.take_late(now)
+            self._waiting -= len(late)
+            for call in late:
+                self._answer(call, failure.exhausted(_late_text(call)))
         if self._waiting:
             self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
 
@@ -394,7 +308,7 @@ class Pool:
             self._start(group)
         for instance in self._idle_elsewhere(group)[: plan.evict]:
             instance.retire()
-        if plan.evict or plan.missing:
+        if plan.missing:
             self._starved[group.snapshot.key] = group
 
     def _plan(self, group: Group, waiting: int, *, nested: bool) -> scaling.Plan:
@@ -405,8 +319,9 @@ class Pool:
         demand = scaling.Demand(
             waiting=waiting,
             starting=group.starting,
+            warming=group.warming,
             instances=len(group.live),
-            concurrency=max(1, group.snapshot.instance_concurrency),
+            concurrency=group.concurrency,
         )
         room = scaling.Room(
             per_function=settings.max_instances_per_function,
@@ -431,6 +346,7 @@ class Pool:
         self._group_of[instance] = group
         group.live.add(instance)
         group.starting += 1
+        group.warming += 1
         self._empty.clear()
         self._tasks.create_task(self._live(instance, group), name=f"instance {instance.id}")
 
@@ -451,7 +367,7 @@ class Pool:
         groups = set(self._starved.values())
         if group is not None and group.waits:
             groups.add(group)
-        for each in sorted((g for g in groups if g.waits), key=_oldest):
+        for each in sorted((g for g in groups if g.waits), key=lambda each: each.oldest):
             self._scale(each)
         for key in [key for key, each in self._starved.items() if not each.waits]:
             del self._starved[key]
@@ -484,17 +400,6 @@ class Pool:
                 pass  # what is left is killed by the caller
 
 
-def _oldest(group: Group) -> float:
-    heads: Iterable[Call] = [line[0] for line in (group.nested, group.waiting) if line]
-    return min(call.submitted_at for call in heads)
-
-
 def _late_text(call: Call) -> str:
     name = f"{call.function.service}/{call.function.function}"
     return f"no instance of {name} became free within {call.queue_deadline_s:g} seconds"
-
-
-def _state(instance: Instance) -> str:
-    if instance.state is State.READY:
-        return "busy" if instance.load else "idle"
-    return instance.state.name.lower()

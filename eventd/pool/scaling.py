@@ -8,6 +8,10 @@ from dataclasses import dataclass
 MAX_DEPTH = 16
 """Functions may call one another this deep; beyond it the call is taken for a loop."""
 
+RAMP = 8
+"""So many instances of a function warm up at once, or as many as are warm, if that is more: a burst
+of short calls is over before a hundred interpreters have fought for two cores."""
+
 
 @dataclass(frozen=True, slots=True)
 class Demand:
@@ -16,12 +20,14 @@ class Demand:
     Attributes:
         waiting: calls without a slot.
         starting: instances on their way; they will take ``concurrency`` calls each.
+        warming: instances whose module is not loaded yet, starting ones included.
         instances: all of its instances that may still take calls, starting ones included.
         concurrency: slots of an instance.
     """
 
     waiting: int
     starting: int
+    warming: int
     instances: int
     concurrency: int
 
@@ -47,8 +53,8 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Start so many instances now, stop so many idle ones of other functions to make room; what is
-    ``missing`` after both must wait until another function's instance becomes idle or ends."""
+    """Start so many instances now, stop so many idle ones of other functions to make room; so many
+    are ``missing`` until an instance of another function has ended."""
 
     start: int
     evict: int
@@ -59,11 +65,12 @@ def plan(demand: Demand, room: Room) -> Plan:
     """Start only for calls that no started instance will take, and only within the limits."""
     uncovered = max(0, demand.waiting - demand.starting * demand.concurrency)
     needed = -(-uncovered // demand.concurrency)
-    allowed = max(0, min(needed, room.per_function - demand.instances))
+    ramp = max(RAMP, demand.instances - demand.warming) - demand.warming
+    allowed = max(0, min(needed, ramp, room.per_function - demand.instances))
     start = max(0, min(allowed, room.total - room.used))
-    missing = max(0, allowed - start - room.ending)
-    evict = min(missing, room.idle_elsewhere)
-    return Plan(start, evict, missing - evict)
+    missing = allowed - start
+    evict = min(max(0, missing - room.ending), room.idle_elsewhere)
+    return Plan(start, evict, missing)
 
 
 def total_for(max_instances: int, *, nested: bool) -> int:

@@ -69,6 +69,22 @@ class ExitStatus:
     peak_mb: float
 
 
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What ``status`` shows.
+
+    Attributes:
+        instances: running, and those that are being started or cancelled.
+        restarts: how often the launcher had to be replaced.
+        lacks: what the launcher could not set up, in words.
+    """
+
+    level: str
+    instances: int
+    restarts: int
+    lacks: tuple[str, ...]
+
+
 class Process:
     """A running instance's process tree, as its zygote knows it."""
 
@@ -197,7 +213,7 @@ class Zygote:
         self._ready: Ready | None = None
         self._available = asyncio.Event()
         self._closing = False
-        self.restarts = 0
+        self._restarts = 0
 
     @property
     def report(self) -> Report:
@@ -205,6 +221,14 @@ class Zygote:
         if self._report is None:
             raise RuntimeError("the zygote is not open")
         return self._report
+
+    def statistics(self) -> Statistics:
+        return Statistics(
+            level=self.report.name,
+            instances=self._link.instances if self._link else 0,
+            restarts=self._restarts,
+            lacks=self._ready.lacks if self._ready else (),
+        )
 
     async def __aenter__(self) -> Zygote:
         """Raises ``IsolationTooWeak``, ``FenceError`` or ``LauncherFailed``."""
@@ -296,7 +320,7 @@ class Zygote:
                 await self._retire(link)
             if asyncio.get_running_loop().time() - began > 60:
                 pause = 0.05
-            self.restarts += 1
+            self._restarts += 1
             _log.error("the launcher ended; a new one starts in %.2f s", pause)
             while True:
                 await asyncio.sleep(pause)
@@ -344,6 +368,5 @@ class Zygote:
             self._number, spec.memory_mb, spec.disk_mb, spec.processes, spec.internet, spec.code_dir
         )
         started, pid = await link.spawn(message, sock, process._on_exit)
-        peak = ready.peak_open if spec.internet else ready.peak_closed
-        process._started(pid, peak.replace("/i0/", f"/i{started.serial}/"))
+        process._started(pid, ready.peak_file.replace("/i0/", f"/i{started.serial}/"))
         return process

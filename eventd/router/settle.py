@@ -18,11 +18,9 @@ SYSTEM_BASE_S = 0.5
 SYSTEM_CAP_S = 60.0
 FUNCTION_CAP_S = 300.0
 
-TOOK_DOWN = frozenset({"InstanceLost", "FunctionOOMError", "FunctionExitError"})
-"""Outcomes after which the instance was gone, other than by the platform's own timeout."""
-
-_POINTLESS = frozenset({"RecursionDetected"})
-"""System outcomes that no later attempt can change."""
+TOOK_DOWN = frozenset({"FunctionOOMError", "FunctionExitError"})
+"""Outcomes of a run that ended its instance by its own doing. ``InstanceLost`` is not among them:
+there the instance went for a neighbour's sake."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +80,15 @@ class Bury:
 Verdict = Done | Retry | Bury
 
 
+def _pointless(outcome: Outcome) -> bool:
+    """A refusal that no later attempt changes: the call itself is wrong (4xx), except for want of
+    capacity (429) or because nobody waited any more (499)."""
+    if not outcome.system:
+        return False
+    wrong = 400 <= outcome.status < 500 and outcome.status not in (429, 499)
+    return wrong or outcome.error == "RecursionDetected"
+
+
 def expired(invocation: Invocation, policy: RetryPolicy, now_ms: int) -> bool:
     """Whether it is too old to run (FC: ``maxAsyncEventAgeInSeconds``)."""
     return now_ms - invocation.accepted_ms >= policy.max_age_ms
@@ -107,7 +114,7 @@ def decide(
     """
     if outcome.succeeded:
         return Done()
-    if outcome.error in _POINTLESS:
+    if _pointless(outcome):
         return Bury(outcome.error)
     if trials.crashes >= POISON_LIMIT:
         return Bury("Poison")

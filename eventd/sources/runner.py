@@ -115,7 +115,7 @@ class Runner:
         member = next(iter(self.members.values()))
         try:
             source = member.type.source(member.trigger, self.settings)
-            task = asyncio.ensure_future(source.run(Context(self, member.type.name)))
+            task = asyncio.ensure_future(source.run(Context(self)))
         except Exception as error:  # noqa: BLE001 - a plug-in may raise anything
             return self._failed(error)
         try:
@@ -184,12 +184,11 @@ class Runner:
 class Context:
     """``plugin.SourceContext`` for one run of a source."""
 
-    def __init__(self, runner: Runner, type_name: str) -> None:
+    def __init__(self, runner: Runner) -> None:
         self.key = runner.key
         self.settings = runner.settings
         self._runner = runner
         self._ports = runner.ports
-        self._type_name = type_name
 
     def now(self) -> datetime:
         return self._ports.clock.now()
@@ -233,16 +232,9 @@ class Context:
             raise
         except StoreFailed as error:
             raise ServiceUnavailable(f"the store takes nothing: {error}") from error
-        self._count(len(events))
 
     async def deliver(self, event: Event, *, attempts: int = 3) -> Delivery:
-        delivery = await self._ports.intake.deliver(self.key, event, attempts=attempts)
-        self._count(1)
-        return delivery
+        return await self._ports.intake.deliver(self.key, event, attempts=attempts)
 
     def report(self, report: SourceReport) -> None:
         self._runner.reported(report)
-
-    def _count(self, events: int) -> None:
-        received = self._ports.metrics.events_received
-        received[self._type_name] = received.get(self._type_name, 0) + events

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import apsw
 
@@ -100,7 +101,7 @@ async def open_store(
         )
         stack.callback(queue.close)
         await queue.restore()
-        history = SqliteHistory(history_file, disk, clock, metrics, settings.logs)
+        history = SqliteHistory(history_file, clock, metrics, settings.logs)
         stack.push_async_callback(history.aclose)
         await history.load()
         store = Store(
@@ -112,17 +113,28 @@ async def open_store(
             disk=disk,
             directory=directory,
         )
-        async with asyncio.TaskGroup() as group:
-            chores = [
-                group.create_task(disk.watch(), name="store-disk"),
-                group.create_task(queue.prune_forever(), name="store-prune"),
-                group.create_task(history.prune_forever(), name="history-prune"),
-            ]
-            try:
-                yield store
-            finally:
-                for chore in chores:
-                    chore.cancel()
+        await stack.enter_async_context(
+            _running(disk.watch(), queue.prune_forever(), history.prune_forever())
+        )
+        yield store
+
+
+@asynccontextmanager
+async def _running(*chores: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run ``chores`` during the block, then cancel them; one that failed is raised at its end.
+
+    Unlike a TaskGroup it lets an error of the block pass as it is.
+    """
+    tasks = [asyncio.create_task(chore) for chore in chores]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+    for task in tasks:
+        if not task.cancelled():
+            task.result()
 
 
 def _raise_epoch(connection: apsw.Connection) -> int:

@@ -92,5 +92,5 @@ async def test_the_health_endpoints_answer_without_a_signature(node: NodeFactory
         health = await one.request("GET", "/healthz", signed=False)
         metrics = await one.request("GET", "/metrics", signed=False)
     assert health.status == 200
-    assert b"eventd_invocations_total{" in metrics.body
+    assert b"eventd_function_invocations_total{" in metrics.body
     assert os.fsencode("svc") in metrics.body

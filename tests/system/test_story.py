@@ -5,43 +5,46 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import fc2
 import pytest
 
 from tests.system.conftest import NodeFactory
-from tests.system.node import KEY_ID, SECRET, Node, until, zipped
+from tests.system.node import KEY_ID, SECRET, Node, until
 
 EVENT = "def handler(event, context):\n    print('saw', event)\n    return b'{answer}'\n"
 
 
-def code(answer: str) -> str:
-    return base64.b64encode(zipped({"index.py": EVENT.format(answer=answer)})).decode()
+def code(folder: Path, answer: str) -> str:
+    """A directory with the function's code; the SDK packs it."""
+    path = folder / answer
+    path.mkdir()
+    (path / "index.py").write_text(EVENT.format(answer=answer))
+    return str(path)
 
 
 def sdk(node: Node) -> Any:
     return fc2.Client(endpoint=node.url, accessKeyID=KEY_ID, accessKeySecret=SECRET, Timeout=30)
 
 
-async def test_the_sdk_creates_calls_publishes_splits_and_rolls_back(node: NodeFactory) -> None:
+async def test_the_sdk_creates_calls_publishes_splits_and_rolls_back(
+    node: NodeFactory, tmp_path: Path
+) -> None:
     async with node() as one:
         client = sdk(one)
 
         def story() -> Counter[bytes]:
             client.create_service("shop", description="order pipeline")
             client.create_function(
-                "shop", "hello", "python3.10", "index.handler", codeZipFile=code("one")
+                "shop", "hello", "python3.10", "index.handler", codeDir=code(tmp_path, "one")
             )
             assert client.invoke_function("shop", "hello", b"x").data == b"one"
-            first = (
-                client.publish_service_version("shop", "first")
-                if hasattr(client, "publish_service_version")
-                else client.publish_version("shop", "first")
-            )
+            first = client.publish_version("shop", "first")
             assert first.data["versionId"] == "1"
             client.create_alias("shop", "prod", "1")
-            client.update_function("shop", "hello", codeZipFile=code("two"))
+            client.update_function("shop", "hello", codeDir=code(tmp_path, "two"))
             assert client.publish_version("shop", "second").data["versionId"] == "2"
             assert client.invoke_function("shop", "hello", qualifier="prod").data == b"one"
 
@@ -143,7 +146,7 @@ async def test_accepted_events_run_without_a_caller(node: NodeFactory) -> None:
         request_id = await one.invoke_async("later", b"payload")
 
         async def logged() -> bool:
-            found = await one.request("GET", f"/eventd/v1/logs?request_id={request_id}")
+            found = await one.request("GET", f"/eventd/v1/logs?requestId={request_id}")
             return b"saw b'payload'" in found.body
 
         await until(logged, "the log of the asynchronous call")

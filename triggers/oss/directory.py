@@ -17,7 +17,7 @@ from pathlib import Path
 
 from eventd.plugin import SourceContext, SourceReport
 from triggers.inotify import Inotify
-from triggers.oss.events import Bucket, change_event
+from triggers.oss.events import Bucket, change_event, event_time
 from triggers.oss.lease import leases_tell
 from triggers.oss.snapshot import Snapshot, row_key
 from triggers.oss.tree import NoticesLost, Tree
@@ -86,10 +86,10 @@ class DirectorySource:
         cursor = COMPLETE if step.complete and known.before_ns else None
         if not (step.silent or step.changes or cursor):
             return
-        now = context.now()
+        moment = event_time(context.now())
         changes = (*step.silent, *step.changes)
         await context.emit(
-            [change_event(self.bucket, change, now) for change in step.changes],
+            [change_event(self.bucket, change, moment) for change in step.changes],
             cursor=cursor,
             state={row_key(change.path): change.new or None for change in changes},
         )

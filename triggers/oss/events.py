@@ -13,7 +13,6 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from pathlib import PurePosixPath
 from urllib.parse import quote_from_bytes
 
 from eventd.plugin import Event
@@ -97,8 +96,16 @@ def object_key(path: str) -> str:
     return path
 
 
-def change_event(bucket: Bucket, change: Change, now: datetime) -> Event:
-    """The event of a change, with an empty ``ruleId``; ``with_rule`` fills it in."""
+def event_time(now: datetime) -> str:
+    """UTC; FC shows whole seconds with ``.000``."""
+    return now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+
+
+def change_event(bucket: Bucket, change: Change, moment: str) -> Event:
+    """The event of a change, with an empty ``ruleId``; ``with_rule`` fills it in.
+
+    ``moment``: from ``event_time``.
+    """
     key = object_key(change.path)
     type_ = CREATED if change.new else REMOVED
     old_size, new_size = _size(change.old), _size(change.new)
@@ -106,7 +113,6 @@ def change_event(bucket: Bucket, change: Change, now: datetime) -> Event:
         f"{type_}\n{key}\n{change.old}\n{change.new}".encode(), usedforsecurity=False
     ).hexdigest()
     etag = hashlib.md5((change.new or change.old).encode(), usedforsecurity=False).hexdigest()
-    moment = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
     request_id = identity[:24].upper()
     meta = "" if not change.new else f'"objectMeta":{{"mimeType":"{_mime_type(key)}"}},'
     # Everything after the key is fixed text, so that ``with_rule`` finds its place from the right.
@@ -151,7 +157,8 @@ def _size(signature: str) -> int:
 
 
 def _mime_type(key: str) -> str:
-    return _mime_type_of(PurePosixPath(key).suffix) if "." in key else _mime_type_of("")
+    _, dot, suffix = key.rpartition(".")
+    return _mime_type_of(f".{suffix}" if dot and "/" not in suffix else "")
 
 
 @lru_cache(maxsize=256)

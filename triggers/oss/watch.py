@@ -225,7 +225,7 @@ class Watch:
                 self._list_new(path)
             if not stat.S_ISREG(status.st_mode):
                 return Change(path, old, "") if old else None
-            if signature(status) == old:
+            if old and signature(status) == old:
                 return None
             status, settled = self._settled(path, full, status)
         except (FileNotFoundError, NotADirectoryError):

@@ -25,7 +25,9 @@ from eventd.pool.sandbox import census, kernel, landlock, root, seccomp, wire
 Serve = Callable[[socket.socket, str], NoReturn]
 
 _INSIDE_UID = 1000  # the uid that a function sees where only one uid of the host is at hand
+_PLAN = struct.Struct("<??xxIIIQ")
 _SIOCSIFFLAGS, _UP_AND_RUNNING = 0x8914, 0x49
+_kept: list[object] = []  # what is hidden from function code: freeing it would unshare its pages
 FAILED = 120
 """Exit code of a cell that could not be built; the reason is on the launcher's stderr."""
 
@@ -40,8 +42,9 @@ class Walls:
         landlock: ABI, 0 without.
         filters: the system call filters without and with internet; empty where impossible.
         serve: the bootstrap's entry.
-        python: the interpreter's path as an instance sees it.
         prefixes: directories of the host that the interpreter needs.
+        hidden: loaded modules that function code must not find; looking for them in every cell
+            would touch, and so copy, memory that all cells share.
     """
 
     template: int
@@ -49,56 +52,87 @@ class Walls:
     landlock: int
     filters: tuple[bytes, bytes]
     serve: Serve
-    python: str
     prefixes: tuple[str, ...]
+    hidden: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One cell.
+    """What a seat is to become; it comes as a message, with descriptors.
 
     Attributes:
+        blank: build everything, then wait for the instance's socket and the code.
         uid: 0 to stay what the launcher is.
-        doors: ``cgroup.procs`` descriptors to write to.
-        code: descriptor of the code's detached mount, -1 for a blank.
-        waiting: a blank waits on this socket for its instance's socket.
-        sock: the instance's socket, -1 for a blank.
         code_path: where the function sees its code.
-        tmp: private directory at the process level.
-        mark: tells this cell's processes from others' at the process level.
+        tmp: where it may write.
+        mark: tells this cell's processes from others' at the process level, 0 above it.
     """
 
+    blank: bool
     uid: int
     internet: bool
     disk_mb: int
     processes: int
-    doors: tuple[int, ...] = ()
-    code: int = -1
-    waiting: socket.socket | None = None
-    sock: int = -1
     code_path: str = "/code"
     tmp: str = "/tmp"
     mark: int = 0
 
+    def encode(self) -> bytes:
+        head = _PLAN.pack(
+            self.blank, self.internet, self.uid, self.disk_mb, self.processes, self.mark
+        )
+        return head + f"{self.code_path}\0{self.tmp}".encode()
 
-def run(walls: Walls, plan: Plan, launcher: int) -> NoReturn:
-    """In the forked child: become the cell. Never returns into the launcher's code."""
+    @staticmethod
+    def decode(message: bytes) -> Plan:
+        blank, internet, uid, disk_mb, processes, mark = _PLAN.unpack_from(message)
+        code_path, _, tmp = message[_PLAN.size :].decode().partition("\0")
+        return Plan(blank, uid, internet, disk_mb, processes, code_path, tmp, mark)
+
+
+def run(walls: Walls, waiting: socket.socket, doors: list[int], launcher: int) -> NoReturn:
+    """In the forked child: sit down in the control groups, wait for a plan, become the cell.
+
+    Never returns into the launcher's code.
+
+    Args:
+        waiting: the cell's end; it says ``seated`` and, if it becomes a blank, ``ready``.
+        doors: ``cgroup.procs`` descriptors to write to. It may take 10 ms, which is why it is done
+            before there is a plan.
+    """
     try:
         _reset_signals()
         kernel.die_with_parent(launcher)
-        for door in plan.doors:
+        kernel.close_all_but([waiting.fileno(), walls.template, *doors])
+        for door in doors:
             os.write(door, b"0")
+            os.close(door)
+        plan, descriptors = _sit(waiting)
         if walls.template >= 0:
-            _namespaces(walls, plan)
-        kept = [plan.sock] if plan.waiting is None else [plan.waiting.fileno()]
-        kernel.close_all_but(kept)
+            _namespaces(walls, plan, descriptors[1:])
         _drop(walls, plan)
-        sock = plan.sock if plan.waiting is None else _wait(plan.waiting)
+        sock = _wait(waiting) if plan.blank else descriptors[0]
+        kernel.close_all_but([sock])
         _serve(walls, plan, socket.socket(fileno=sock))
     except BaseException:  # noqa: BLE001 - a forked child must never go on in its parent's code
         traceback.print_exc()
     finally:
         os._exit(FAILED)
+
+
+def _sit(waiting: socket.socket) -> tuple[Plan, list[int]]:
+    """Wait for the plan; its descriptors are the instance's socket and the code's mount."""
+    try:
+        waiting.send(b"seated")
+    except BrokenPipeError:
+        pass  # the plan did not wait for us: it is in the socket already
+    message, descriptors = wire.receive(waiting)
+    if not message:
+        # The launcher hung up without having read our word: the kernel tells that first.
+        message, descriptors = wire.receive(waiting)
+    if not message:
+        os._exit(0)  # the launcher is gone
+    return Plan.decode(message), descriptors
 
 
 def _reset_signals() -> None:
@@ -109,15 +143,15 @@ def _reset_signals() -> None:
     os.umask(0o022)
 
 
-def _namespaces(walls: Walls, plan: Plan) -> None:
+def _namespaces(walls: Walls, plan: Plan, code: list[int]) -> None:
     kernel.setns(walls.template, kernel.NEWNS)
     wanted = kernel.NEWNS | kernel.NEWIPC | kernel.NEWUTS | kernel.NEWCGROUP
     kernel.unshare(wanted if plan.internet else wanted | kernel.NEWNET)
     if not plan.internet:
         loopback_up()
     root.own_mounts(plan.disk_mb)
-    if plan.code >= 0:
-        kernel.attach(plan.code, "/code")
+    if code:
+        kernel.attach(code[0], "/code")
     with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
         file.write("500")  # on a machine out of memory an instance goes before the daemon
 
@@ -199,27 +233,17 @@ def _wait(waiting: socket.socket) -> int:
     waiting.send(b"ready")
     message, descriptors = wire.receive(waiting)
     if not message or not descriptors:
-        os._exit(0)  # the launcher is gone, or has no use for it
-    waiting.close()
+        os._exit(0)  # the launcher is gone
     return descriptors[0]
 
 
 def _serve(walls: Walls, plan: Plan, sock: socket.socket) -> NoReturn:
     """Tidy the interpreter so that function code finds a plain one, and hand over."""
     os.chdir(plan.code_path)
-    os.environ.clear()
-    os.environ.update(
-        HOME=plan.tmp,
-        TMPDIR=plan.tmp,
-        LANG="C.UTF-8",
-        PATH=f"/usr/local/bin:/usr/bin:/bin:{os.path.dirname(walls.python)}",
-    )
-    sys.argv = [""]
-    sys.executable = walls.python
-    for name in [name for name in sys.modules if name.partition(".")[0] == "eventd"]:
-        del sys.modules[name]
-    main = type(sys)("__main__")
-    sys.modules["__main__"] = main
+    if plan.tmp != "/tmp":
+        os.environ.update(HOME=plan.tmp, TMPDIR=plan.tmp)
+    _kept.extend(sys.modules.pop(name) for name in walls.hidden)
+    sys.modules["__main__"] = type(sys)("__main__")
     gc.enable()
     _silence()  # until here an error reached the launcher's stderr; function code must not
     walls.serve(sock, plan.code_path)

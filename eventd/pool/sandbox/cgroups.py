@@ -98,12 +98,8 @@ class Tree:
         controllers = wanted.controllers and self._delegate(wanted.unified, family)
         made = {name: self._make(name, getattr(wanted, name)) for name in ("memory", "pids")}
         unified = self._make("unified", wanted.unified)
-        if unified:
-            for name in ("open", "closed"):
-                os.makedirs(f"{unified}/{name}", exist_ok=True)
         if unified and controllers:
-            for path in (unified, unified + "/open", unified + "/closed"):
-                _write(path + "/cgroup.subtree_control", "+memory +pids")
+            _write(unified + "/cgroup.subtree_control", "+memory +pids")
         self.places = Places(made["memory"], made["pids"], unified, bool(unified) and controllers)
 
     def _make(self, name: str, path: str) -> str:
@@ -146,25 +142,24 @@ class Tree:
     def limits_pids(self) -> bool:
         return bool(self.places.pids) or self.places.controllers
 
-    def group(self, serial: int, *, guarded: bool) -> Group:
-        """A fresh group; ``guarded`` puts it below the connect guard."""
+    def group(self, serial: int) -> Group:
+        """A fresh group."""
         at = self.places
-        kind = "open" if guarded else "closed"
         group = Group(
             memory=f"{at.memory}/i{serial}" if at.memory else "",
             pids=f"{at.pids}/i{serial}" if at.pids else "",
-            unified=f"{at.unified}/{kind}/i{serial}" if at.unified else "",
+            unified=f"{at.unified}/i{serial}" if at.unified else "",
             controllers=at.controllers,
         )
         for path in group.directories():
             os.mkdir(path)
         return group
 
-    def peak_file(self, serial: int, *, guarded: bool) -> str:
+    def peak_file(self, serial: int) -> str:
         """The file with the highest memory use of a group, in bytes; empty without one."""
         at = self.places
         if at.controllers:
-            return f"{at.unified}/{'open' if guarded else 'closed'}/i{serial}/memory.peak"
+            return f"{at.unified}/i{serial}/memory.peak"
         return f"{at.memory}/i{serial}/memory.max_usage_in_bytes" if at.memory else ""
 
 

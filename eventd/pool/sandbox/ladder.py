@@ -133,7 +133,7 @@ def _groups(wanted: cgroups.Places) -> dict[str, str]:
     if tree.places.unified:
 
         def guarded() -> str:
-            guard.put_up(tree.places.unified + "/open", ())
+            guard.put_up(tree.places.unified, ())
             return "yes"
 
         found["connect guard"] = attempt(guarded)

@@ -32,8 +32,7 @@ class LauncherFailed(Exception):
 class Ready:
     """What the launcher said when it was ready; see ``Launcher.announce``."""
 
-    peak_open: str
-    peak_closed: str
+    peak_file: str
     limits_memory: bool
     limits_pids: bool
     lacks: tuple[str, ...]
@@ -93,6 +92,11 @@ class Link:
             raise
         content["lacks"] = tuple(content["lacks"])
         return Ready(**content)
+
+    @property
+    def instances(self) -> int:
+        """How many run, as far as is known here."""
+        return len(self._running)
 
     async def close(self) -> None:
         """End the launcher, and all instances with it; waits until the process is reaped."""

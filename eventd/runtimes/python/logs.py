@@ -18,7 +18,7 @@ import sys
 import termios
 import threading
 import time
-from typing import Any
+from typing import Any, Tuple
 
 from . import wire
 from .request import CURRENT, Request
@@ -129,14 +129,11 @@ class Logs:
             if partial:
                 text = partial.pop(fd, "") + text
             cut = text.rfind("\n")
-            if cut < 0 and len(text) <= MAX_LINE:
-                partial[fd] = text
-                return
-            if cut < 0:
-                cut = len(text)
-            if cut + 1 < len(text):
-                partial[fd] = text[cut + 1 :]
-            self.emit(request, text[:cut].encode("utf-8", "backslashreplace"))
+            stop, rest = (cut, cut + 1) if cut >= 0 else _overlong(len(text))
+            if rest < len(text):
+                partial[fd] = text[rest:]
+            if stop >= 0:
+                self.emit(request, text[:stop].encode("utf-8", "backslashreplace"))
 
     def emit(self, request: Request | None, text: bytes) -> None:
         """Whole lines, without the last line break."""
@@ -150,7 +147,8 @@ class Logs:
 
     def settle(self, request: Request) -> None:
         """Send what ``request`` has written so far; the call is about to end."""
-        if self._unread(self._main.read_fd):
+        fcntl.ioctl(self._main.read_fd, termios.FIONREAD, self._pending)
+        if self._pending[0]:
             self._drain(self._main)
         if self._main.rest:
             self._end_line(self._main)
@@ -206,10 +204,6 @@ class Logs:
         self._pipes[pipe.read_fd] = pipe
         self._epoll.register(pipe.read_fd, select.EPOLLIN)
 
-    def _unread(self, fd: int) -> int:
-        fcntl.ioctl(fd, termios.FIONREAD, self._pending)
-        return self._pending[0]
-
     def _owner(self, pipe: Pipe) -> Request | None:
         if pipe.request is not None:
             return pipe.request
@@ -231,13 +225,10 @@ class Logs:
                 return False
             data = pipe.rest + data
             cut = data.rfind(b"\n")
-            if cut < 0 and len(data) > MAX_LINE:
-                cut = len(data)
-            if cut < 0:
-                pipe.rest = data
-                return True
-            pipe.rest = data[cut + 1 :]
-            self.emit(self._owner(pipe), data[:cut])
+            stop, rest = (cut, cut + 1) if cut >= 0 else _overlong(len(data))
+            pipe.rest = data[rest:]
+            if stop >= 0:
+                self.emit(self._owner(pipe), data[:stop])
             return True
 
     def _end_line(self, pipe: Pipe) -> None:
@@ -287,6 +278,13 @@ class Logs:
                 os.close(fd)
         elif self._limiter.dropped:
             time.sleep(FLUSH_S)  # whoever writes that much may wait a little
+
+
+def _overlong(size: int) -> Tuple[int, int]:
+    """Where to cut an unfinished line, if it is too long for one: end of the part that goes on
+    (-1: none does), start of what stays."""
+    cut = max(0, size - 1) // MAX_LINE * MAX_LINE
+    return (cut, cut) if cut else (-1, 0)
 
 
 def _pieces(text: bytes) -> list[bytes]:

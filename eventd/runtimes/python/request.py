@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextvars
 import json
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Dict, List, Optional
 
 from . import wire
 
@@ -35,42 +36,27 @@ class Http:
 
 
 class Request:
-    """A call from its ``OPEN`` to its ``END``."""
+    """A call from its ``OPEN`` to its ``END``. What most calls never change stands in the class: a
+    small call stores little."""
 
-    __slots__ = (
-        "cancelled",
-        "chunks",
-        "ended",
-        "head_sent",
-        "http",
-        "id",
-        "more",
-        "partial",
-        "pipe",
-        "qualifier",
-        "request_id",
-        "started",
-        "task",
-        "whole",
-        "window",
-    )
+    more: Mapping[str, Any] = MappingProxyType({})
+    """The optional fields of ``OPEN``; replaced, never changed."""
+    http: Optional[Http] = None
+    whole = True
+    window = wire.WINDOW
+    cancelled = False
+    ended = False
+    head_sent = False
+    partial: Optional[Dict[int, str]] = None
+    pipe: Optional[int] = None
+    started = 0.0
+    task: Any = None
 
     def __init__(self, call_id: int, request_id: str, qualifier: str) -> None:
         self.id = call_id
         self.request_id = request_id
         self.qualifier = qualifier
-        self.more: dict[str, Any] = {}
-        self.http: Http | None = None
-        self.chunks: list[bytes] = []
-        self.whole = False
-        self.window = wire.WINDOW
-        self.cancelled = False
-        self.ended = False
-        self.head_sent = False
-        self.partial: dict[int, str] | None = None
-        self.pipe: int | None = None
-        self.started = 0.0
-        self.task: Any = None
+        self.chunks: List[bytes] = []
 
     @classmethod
     def opened(cls, call_id: int, body: bytes) -> Request:
@@ -89,7 +75,8 @@ class Request:
             request_id, _, qualifier = text.partition("\0")
             request = cls(call_id, request_id, qualifier)
         request.chunks.append(body[stop:])
-        request.whole = bool(flags & wire.OPEN_LAST)
+        if not flags & wire.OPEN_LAST:
+            request.whole = False
         return request
 
     def payload(self) -> bytes:

@@ -193,10 +193,11 @@ class Server:
         token = CURRENT.set(request)
         self.begin(request)
         try:
-            assert self.handler is not None
             context = self.contexts.make(request)
             if request.http is None:
-                body = to_bytes(self.handler(request.payload(), context))
+                body = self.handler(request.payload(), context)  # type: ignore[misc]
+                if type(body) is not bytes:
+                    body = to_bytes(body)
             else:
                 body = self._call_http(request, context, wait_credit)
         except BaseException as error:  # noqa: BLE001 - every end of a handler has its answer
@@ -241,7 +242,8 @@ class Server:
                 cut = len(body)  # nobody waits for the rest
             body = body[cut:]
         self.logs.settle(request)
-        header = wire.END_HEADER.pack(4 + len(body), request.id, wire.END, request.elapsed_us())
+        elapsed = int((time.perf_counter() - request.started) * 1e6) & 0xFFFFFFFF
+        header = wire.END_HEADER.pack(4 + len(body), request.id, wire.END, elapsed)
         self._finish(request, header + body)
 
     def fail(self, request: Request, body: bytes, *, quiet: bool = False) -> None:

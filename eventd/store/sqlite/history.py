@@ -19,7 +19,6 @@ from eventd.store.interface import StoreFailed
 from eventd.store.sqlite import blocks
 from eventd.store.sqlite.blocks import Search
 from eventd.store.sqlite.connection import open_reading
-from eventd.store.sqlite.disk import Disk
 from eventd.store.sqlite.writer import CallJob, Writer
 
 FLUSH_S = 0.2
@@ -54,13 +53,11 @@ class SqliteHistory:
     def __init__(
         self,
         writer: Writer,
-        disk: Disk,
         clock: Clock,
         metrics: Metrics,
         settings: LogSettings,
     ) -> None:
         self._writer = writer
-        self._disk = disk
         self._clock = clock
         self._metrics = metrics
         self._settings = settings
@@ -129,8 +126,10 @@ class SqliteHistory:
         """Keep to the limits of time and size, until cancelled."""
         while True:
             await asyncio.sleep(PRUNE_EVERY_S)
-            if self._disk.failed is None:
+            try:
                 await self._writer.call(self._prune)
+            except StoreFailed:
+                pass  # the disk's listeners know; a full disk may have space next time
 
     async def aclose(self) -> None:
         """Store what was added. What the disk refuses is counted as dropped."""

@@ -91,8 +91,10 @@ class SqliteQueue:
         """Forget old event keys, until cancelled."""
         while True:
             await asyncio.sleep(PRUNE_EVERY_S)
-            if self._disk.failed is None:
+            try:
                 await self._writer.call(partial(prune_seen, now_ms=self._clock.time_ms()))
+            except StoreFailed:
+                pass  # the disk's listeners know; a full disk may have space next time
 
     def close(self) -> None:
         """No more timers; whoever still waits for a claim is told that the store is closed."""

@@ -111,7 +111,7 @@ class Writer:
         self._busy = False
         self._scheduled = False
         self._closing = False
-        self._wal_pages = 0
+        self._wal_pages = 1  # what an earlier process or a migration left in the log
         self._inbox: SimpleQueue[list[Job[Any]] | None] = SimpleQueue()
         self._idle = asyncio.Event()
         self._idle.set()

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from eventd.api import body
 from eventd.store.interface import StoreFailed
 
 from .conftest import Answer, Plane
@@ -114,6 +115,59 @@ async def test_a_chunked_body_over_the_limit_is_refused_while_it_comes(plane: Pl
     assert b"EntityTooLarge" in head_and_body
     writer.close()
     await writer.wait_closed()
+
+
+async def test_a_body_that_comes_too_slowly_is_refused(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(body, "_PATIENCE_S", 0.05)
+    url = urlsplit(plane.endpoint)
+    reader, writer = await asyncio.open_connection(url.hostname, url.port)
+    plane.state.authenticator = _Anybody()
+    writer.write(b"POST /2016-08-15/services HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n{")
+
+    answer = await asyncio.wait_for(reader.readuntil(b"}"), 10)
+
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"the request body arrives too slowly" in answer
+    writer.close()
+    await writer.wait_closed()
+
+
+async def test_a_client_that_left_is_no_defect(
+    plane: Plane, caplog: pytest.LogCaptureFixture
+) -> None:
+    reached, left = asyncio.Event(), asyncio.Event()
+
+    class Blobs:
+        async def get(self, digest: str) -> bytes:
+            reached.set()
+            await left.wait()
+            return b"x" * 100_000
+
+    await plane.service()
+    await plane.function()
+    url = urlsplit((await plane.call("GET", "/services/demo/functions/hello/code")).data["url"])
+    plane.state.blobs = Blobs()  # type: ignore[assignment]
+    _, writer = await asyncio.open_connection(url.hostname, url.port)
+    writer.write(f"GET {url.path} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+    await asyncio.wait_for(reached.wait(), 10)
+    writer.transport.abort()
+    left.set()
+
+    assert (await plane.call("GET", "/services/demo")).status == 200
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+async def test_a_lost_connection_to_something_else_is_a_defect(plane: Plane) -> None:
+    def gone(kind: str) -> None:
+        raise ConnectionResetError("the broker left")
+
+    plane.metadata.before_save = gone
+    answer = await plane.call("POST", "/services", {"serviceName": "s"})
+
+    check_shape(answer)
+    assert answer.status == 500
 
 
 class _Anybody:

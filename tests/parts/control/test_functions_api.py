@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
+import logging
 import os
 import stat
 import zipfile
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
+from eventd.api import code as code_module
 from eventd.api.code import CodeDownloads
 from eventd.store.checksum import crc64
 
@@ -58,6 +62,43 @@ async def test_the_code_can_be_fetched_without_a_signature(plane: Plane) -> None
     async with plane.session.get(code.data["url"]) as response:
         assert response.status == 200
         assert await response.read() == make_zip()
+
+
+async def test_a_large_package_is_fetched_whole(plane: Plane) -> None:
+    data = make_zip({"noise.bin": os.urandom(3 << 20)})
+    await plane.function(code={"zipFile": base64.b64encode(data).decode()})
+    url = (await plane.call("GET", f"{FUNCTIONS}/hello/code")).data["url"]
+
+    async with plane.session.get(url) as response:
+        assert await response.read() == data
+        assert len(response.headers["X-Fc-Request-Id"]) == 36
+
+
+async def test_a_client_that_takes_nothing_is_cut_off(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(code_module, "_PATIENCE_S", 0.1)
+    monkeypatch.setattr(code_module, "_MIN_RATE_BYTES_S", 1 << 40)
+    data = make_zip({"noise.bin": os.urandom(12 << 20)})
+    await plane.function(code={"zipFile": base64.b64encode(data).decode()})
+    url = urlsplit((await plane.call("GET", f"{FUNCTIONS}/hello/code")).data["url"])
+    reader, writer = await asyncio.open_connection(url.hostname, url.port, limit=1024)
+    writer.write(f"GET {url.path} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+
+    with caplog.at_level(logging.INFO, "eventd.api.code"):
+        deadline = plane.state.clock.monotonic() + 10
+        while "is cut off" not in caplog.text:
+            assert plane.state.clock.monotonic() < deadline
+            await asyncio.sleep(0.01)
+    taken = 0
+    try:
+        while part := await asyncio.wait_for(reader.read(1 << 20), 10):
+            taken += len(part)
+    except ConnectionError:
+        pass  # the other way to see the cut
+
+    assert 0 < taken < len(data)
+    writer.close()
 
 
 async def test_the_address_has_a_port_when_the_host_header_has_none(plane: Plane) -> None:

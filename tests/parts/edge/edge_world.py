@@ -86,6 +86,15 @@ class FakeMetadata:
             listener(Change("trigger", "demo", "t", record.function, deleted=True))
 
 
+class MovableClock(Clock):
+    """The real clock, until a test moves it."""
+
+    offset_s = 0.0
+
+    def time(self) -> float:
+        return super().time() + self.offset_s
+
+
 Script = Callable[["FakeInvoker", Call, InvokeRequest, Receiver], None]
 
 
@@ -320,6 +329,7 @@ class World:
     def __init__(self, loop: str, spool_dir: Path, **settings: Any) -> None:
         self.invoker = FakeInvoker(dict(SCRIPTS))
         self.metadata = FakeMetadata()
+        self.clock = MovableClock()
         methods = ["GET", "POST", "HEAD", "PUT"]
         for name in SCRIPTS:
             if name.startswith("web"):
@@ -346,11 +356,11 @@ class World:
         self._stop = asyncio.Event()
         edge = Edge(
             invoker=self.invoker,
-            authenticator=Authenticator(Credentials(KEY_ID, SECRET), Clock()),
+            authenticator=Authenticator(Credentials(KEY_ID, SECRET), self.clock),
             triggers=HttpTriggers(cast(Metadata, self.metadata)),
             settings=self.http,
             metrics=self.metrics,
-            clock=Clock(),
+            clock=self.clock,
             spool_dir=self._spool_dir,
         )
         self.edge = edge

@@ -382,6 +382,20 @@ def test_empty_lines_between_requests_are_overlooked(client: Client) -> None:
     assert [client.answer().body, client.answer().body] == [b"a", b"b"]
 
 
+def test_a_repeated_head_grows_old(client: Client, world: World) -> None:
+    request = call("echo", b"same")
+    client.send(request)
+    assert client.answer().status == 200
+    world.clock.offset_s = 901.0
+    try:
+        client.send(request)
+        answer = client.answer()
+    finally:
+        world.clock.offset_s = 0.0
+
+    assert (answer.status, answer.json()["ErrorCode"]) == (403, "RequestTimeTooSkewed")
+
+
 def test_a_repeated_head_is_checked_again_when_a_trigger_appears(world: World) -> None:
     request = call("echo", b"same")
     with connected(world, "fast") as client:

@@ -13,10 +13,9 @@ import pytest
 from conftest import OpenHouse
 
 from eventd.config import PoolSettings
-from eventd.errors import ResourceThrottled
 from eventd.pool.sandbox import census, cgroups, order
 from eventd.pool.sandbox.fence import Fence, FenceError
-from eventd.pool.zygote import IsolationTooWeak, Zygote
+from eventd.pool.zygote import IsolationTooWeak, Process, Zygote
 
 pytestmark = pytest.mark.root
 
@@ -67,7 +66,7 @@ async def test_instances_die_with_a_daemon_that_is_killed(
     await _kill(daemon)
 
     async with asyncio.timeout(20):
-        while census.marked(mark, census.MARKS):
+        while census.marked(mark, census.MARKS):  # noqa: ASYNC110 - the kernel tells no event
             await asyncio.sleep(0.01)
     async with open_house(at_most=at_most) as house:
         guest = await house.guest()
@@ -100,7 +99,7 @@ async def test_a_launcher_that_dies_is_replaced_and_its_instances_count_as_ended
         guest = await house.guest()
         await guest.run("import threading")
         mark = _mark(tmp_path)
-        launchers = {pid for pid in census.marked(mark + census.MARKS - 1)}
+        launchers = set(census.marked(mark + census.MARKS - 1))
         first = min(launchers - {guest.process.pid})
 
         os.kill(first, signal.SIGKILL)
@@ -110,7 +109,7 @@ async def test_a_launcher_that_dies_is_replaced_and_its_instances_count_as_ended
         assert not census.start_time(guest.process.pid)
         again = await house.guest()
         assert await again.run("import answer; result = answer.VALUE") == "42"
-        assert house.zygote.restarts == 1
+        assert house.zygote.statistics().restarts == 1
         assert census.marked(mark, census.MARKS) == []
 
 
@@ -120,10 +119,10 @@ async def test_leaving_the_zygote_ends_its_instances_and_leaves_no_group(
     async with open_house() as house:
         guest = await house.guest()
         places = cgroups.places(Fence(tmp_path / "state").name).directories()
-        assert all(Path(place).is_dir() for place in places)
+        assert all(os.path.isdir(place) for place in places)
 
     assert not guest.process.running
-    assert not any(Path(place).exists() for place in places)
+    assert not any(os.path.exists(place) for place in places)
     assert census.marked(_mark(tmp_path), census.MARKS) == []
 
 
@@ -160,24 +159,27 @@ async def test_a_bootstrap_that_fails_is_told_at_the_start(
     assert "no way" in caplog.text
 
 
-async def test_cancelling_a_start_leaves_no_instance(open_house: OpenHouse, tmp_path: Path) -> None:
-    async with open_house(blanks=0) as house:
-        mark = _mark(tmp_path)
-        idle = len(census.marked(mark, census.MARKS))
-        start = asyncio.create_task(house.guest())
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        start.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await start
+async def test_cancelling_a_start_leaves_no_instance(open_house: OpenHouse) -> None:
+    async with open_house() as house:
+        started: list[Process] = []
+        cancelled = 0
+        for turns in range(1, 30):
+            start = asyncio.create_task(house.guest())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            start.cancel()
+            try:
+                started.append((await start).process)
+            except asyncio.CancelledError:
+                cancelled += 1
+        assert cancelled > 0
+        for process in started:
+            process.kill()
         async with asyncio.timeout(20):
-            while len(census.marked(mark, census.MARKS)) > idle:
+            for process in started:
+                await process.wait()
+            while house.zygote.statistics().instances:  # noqa: ASYNC110 - it has no event
                 await asyncio.sleep(0.005)
         guest = await house.guest()
         assert await guest.run("result = 1") == "1"
-
-
-async def test_a_closed_socket_is_refused(open_house: OpenHouse) -> None:
-    async with open_house() as house:
-        with pytest.raises(ResourceThrottled):
-            await house.guest(code=Path("/nowhere"))
+        assert house.zygote.statistics().instances == 1

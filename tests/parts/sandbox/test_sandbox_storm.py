@@ -11,6 +11,7 @@ from conftest import House, OpenHouse
 
 from eventd.pool.sandbox import census, cgroups, order
 from eventd.pool.sandbox.fence import Fence
+from eventd.pool.sandbox.stock import SEATS
 
 pytestmark = pytest.mark.root
 
@@ -50,25 +51,27 @@ async def test_a_storm_of_starts_leaks_nothing(
 ) -> None:
     async with open_house(at_most=at_most, blanks=2) as house:
         await _once(house)
-        blanks = 2 if at_most == order.NAMESPACES else 0
+        stock = SEATS + (2 if at_most == order.NAMESPACES else 0)
         launcher = _launcher()
-        await _quiet(launcher, blanks)
+        await _quiet(launcher, stock)
         before = _descriptors("self"), _descriptors(launcher)
 
         for _ in range(200):
             await _once(house)
         await asyncio.gather(*(_once(house) for _ in range(20)))
 
-        await _quiet(launcher, blanks)
+        await _quiet(launcher, stock)
         assert (_descriptors("self"), _descriptors(launcher)) == before
-        groups = [
-            path
-            for place in cgroups.places(Fence(tmp_path / "state").name).directories()
-            for path in Path(place).rglob("i*/cgroup.procs")
-        ]
+        groups = _groups(tmp_path / "state")
         per_instance = len(cgroups.places("x").directories())
-        assert len(groups) == blanks * per_instance
-        assert house.zygote.restarts == 0
+        assert len(groups) == stock * per_instance
+        assert house.zygote.statistics().restarts == 0
+
+
+def _groups(state: Path) -> list[Path]:
+    """Instances' control groups."""
+    places = cgroups.places(Fence(state).name).directories()
+    return [path for place in places for path in Path(place).rglob("i*/cgroup.procs")]
 
 
 def _launcher() -> int:

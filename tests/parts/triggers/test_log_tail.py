@@ -1,7 +1,6 @@
 """Tailed files on the real file system."""
 
 # Test code may block its own loop for a moment.
-# ruff: noqa: ASYNC240
 
 from __future__ import annotations
 

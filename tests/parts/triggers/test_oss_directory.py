@@ -1,7 +1,7 @@
 """Directory buckets on the real file system and the real kernel."""
 
 # Test code may block its own loop for a moment.
-# ruff: noqa: ASYNC221, ASYNC230, ASYNC240
+# ruff: noqa: ASYNC221, ASYNC230
 
 from __future__ import annotations
 

@@ -23,9 +23,10 @@ from eventd.router.settle import (
 INVOCATION = Invocation("i", "r", "s", "f", "inc", "LATEST", b"", accepted_ms=1_000_000)
 FUNCTION_ERROR = Outcome("UnhandledInvocationError", b"{}", error="FunctionUnhandledError")
 NO_CAPACITY = Outcome(system=True, error="ResourceExhausted", status=429)
+OUT_OF_MEMORY = Outcome("UnhandledInvocationError", b"{}", error="FunctionOOMError")
 LOST = Outcome(system=True, error="InstanceLost", status=502)
 
-outcomes = st.sampled_from([FUNCTION_ERROR, NO_CAPACITY, LOST, Outcome()])
+outcomes = st.sampled_from([FUNCTION_ERROR, NO_CAPACITY, LOST, OUT_OF_MEMORY, Outcome()])
 policies = st.builds(
     RetryPolicy,
     max_retries=st.integers(0, 8),
@@ -102,14 +103,47 @@ def test_pauses_double_and_system_errors_use_no_attempt() -> None:
     assert [due(NO_CAPACITY, 2, n) for n in (1, 2, 3)] == [(500, 2), (1000, 2), (2000, 2)]
 
 
-def test_three_lost_instances_are_poison_even_if_no_attempt_was_used() -> None:
+def test_three_instances_taken_down_are_poison_before_the_retries_are_used_up() -> None:
+    policy = RetryPolicy(max_retries=8)
     trials, verdicts = Trials(), []
     for _ in range(3):
-        trials = trials.after(LOST)
-        verdicts.append(decide(LOST, INVOCATION, RetryPolicy(), 1_000_000, trials=trials))
+        trials = trials.after(OUT_OF_MEMORY)
+        verdicts.append(decide(OUT_OF_MEMORY, INVOCATION, policy, 1_000_000, trials=trials))
 
     assert [type(verdict) for verdict in verdicts] == [Retry, Retry, Bury]
     assert verdicts[-1] == Bury("Poison")
+
+
+def test_an_instance_lost_for_a_neighbour_is_no_poison() -> None:
+    trials = Trials()
+    for _ in range(20):
+        trials = trials.after(LOST)
+        verdict = decide(LOST, INVOCATION, RetryPolicy(), 1_000_000, trials=trials)
+        assert isinstance(verdict, Retry)
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "retried"),
+    [
+        (400, "InvalidArgument", False),
+        (412, "CAExited", False),
+        (429, "RecursionDetected", False),
+        (429, "ResourceExhausted", True),
+        (499, "ClientClosedRequest", True),
+        (502, "InstanceLost", True),
+        (503, "ServiceUnavailable", True),
+    ],
+)
+def test_a_refusal_that_cannot_change_is_not_tried_again(
+    status: int, error: str, retried: bool
+) -> None:
+    outcome = Outcome(system=True, error=error, status=status)
+
+    verdict = decide(outcome, INVOCATION, RetryPolicy(), 1_000_000, trials=Trials(0, 1))
+
+    assert isinstance(verdict, Retry) == retried
+    if not retried:
+        assert verdict == Bury(error)
 
 
 def test_success_resets_the_count_of_system_errors_in_a_row_only() -> None:

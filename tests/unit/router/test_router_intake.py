@@ -20,7 +20,7 @@ from eventd.store.interface import Progress, QueueStatistics, StoreFailed
 
 ERROR = Outcome("UnhandledInvocationError", b'{"errorMessage":"boom"}', error="FunctionError")
 NO_CAPACITY = Outcome(system=True, error="ResourceExhausted", status=429)
-LOST = Outcome(system=True, error="InstanceLost", status=502)
+OUT_OF_MEMORY = Outcome("UnhandledInvocationError", b"{}", error="FunctionOOMError")
 
 
 async def test_each_trigger_that_wants_the_event_gets_an_invocation(router: Router) -> None:
@@ -143,9 +143,9 @@ async def test_system_errors_are_waited_out_and_use_no_attempt(router: Router) -
     assert {call.retry_count for call in router.pool.calls} == {0}
 
 
-async def test_an_event_that_loses_three_instances_is_poison(router: Router) -> None:
+async def test_an_event_that_takes_three_instances_down_is_poison(router: Router) -> None:
     router.add_trigger()
-    router.pool.outcomes.extend([LOST] * 3)
+    router.pool.outcomes.extend([OUT_OF_MEMORY] * 3)
 
     assert await router.intake.deliver("src", make_event(), attempts=9) == Delivery(1, 0)
     assert router.queue.letters[0].reason == "Poison"

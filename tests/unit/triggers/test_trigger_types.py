@@ -19,14 +19,14 @@ from eventd.sources import typed_trigger
 from triggers.http import HttpTrigger
 from triggers.log import LogTrigger
 from triggers.oss import OssTrigger
-from triggers.oss.events import Change, change_event, object_key, parse_arn, rule_id
+from triggers.oss.events import Change, change_event, event_time, object_key, parse_arn, rule_id
 from triggers.oss.settling import Settling
 from triggers.oss.snapshot import Snapshot, row_key, row_path
 from triggers.timer import TimerTrigger
 
 ARN = "acs:oss:cn-test-1:1200340056007800:photos"
 SETTINGS = SourceSettings(Path("/data"), "1200340056007800", "cn-local")
-NOW = datetime(2026, 11, 24, 3, 7, 2, 345678, tzinfo=UTC)
+NOW = event_time(datetime(2026, 11, 24, 3, 7, 2, 345678, tzinfo=UTC))
 
 
 def record(type_: str, config: Any, **fields: Any) -> TriggerRecord:
