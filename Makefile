@@ -47,7 +47,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/pip
 	$(VENV)/bin/pip install -q --disable-pip-version-check -c constraints.txt -e '.[broker]'
 	@touch $@
 
-$(VENV)/.installed-tests: $(VENV)/.installed
+$(VENV)/.installed-tests: pyproject.toml constraints.txt | $(VENV)/bin/pip
 	@scripts/debian.sh tests
-	$(VENV)/bin/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@touch $@
+	$(VENV)/bin/pip install -q --disable-pip-version-check -c constraints.txt -e '.[broker,dev]'
+	@touch $(VENV)/.installed $@

@@ -15,7 +15,9 @@ stop() { # stop PID: SIGTERM, and wait until it is gone
 finish() {
     local code=$?
     trap '' INT TERM HUP
-    [ -z "$daemon" ] || echo "stopping: the daemon lets running requests end"
+    if [ -n "$daemon" ] && kill -0 "$daemon" 2>/dev/null; then
+        echo "stopping: the daemon lets running requests end"
+    fi
     stop "$daemon"
     stop "$broker"
     exit "$code"
@@ -27,19 +29,19 @@ mkdir -p "$data"
 if [ -z "${EVENTD_KAFKA:-}" ]; then
     port=${KAFKA_PORT:-$($bin/python scripts/free_port.py 19092)}
     # In sessions of their own: Ctrl-C reaches this script, and it stops them in order.
-    setsid scripts/dev-broker.sh "$port" >"$data/broker.log" 2>&1 &
+    setsid scripts/dev-broker.sh "$port" >"$data/broker-$port.log" 2>&1 &
     broker=$!
     EVENTD_KAFKA=127.0.0.1:$port
-    echo "development broker in memory at $EVENTD_KAFKA, its log: $data/broker.log"
+    echo "development broker in memory at $EVENTD_KAFKA, its log: $data/broker-$port.log"
 fi
 export EVENTD_KAFKA
 $bin/python scripts/wait_port.py "${EVENTD_KAFKA%%,*}" 20
-echo "$EVENTD_KAFKA" >"$data/kafka"
 
-rm -f "$data/endpoint" # an old one must not be taken for the new daemon's
+before=$(stat -c '%i %y' "$data/endpoint" 2>/dev/null || true) # of an earlier daemon, or none
 setsid $bin/eventd serve --data "$data" --listen "$listen" &
 daemon=$!
-$bin/python scripts/wait_ready.py "$data" "$daemon" 60
+$bin/python scripts/wait_ready.py "$data" "$daemon" 60 "$before"
+echo "$EVENTD_KAFKA" >"$data/kafka" # for make publish
 $bin/eventd deploy-demo --data "$data" --kafka "$EVENTD_KAFKA"
 echo "  or                    make publish TOPIC=orders MESSAGE='{\"orderId\": 7}'"
 echo "  stop                  Ctrl-C"

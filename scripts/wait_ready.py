@@ -1,7 +1,11 @@
-"""Wait until a starting daemon is ready: wait_ready.py DATA PID SECONDS."""
+"""Wait until a starting daemon is ready: wait_ready.py DATA PID SECONDS BEFORE.
+
+BEFORE is ``stat -c '%i %y'`` of DATA/endpoint before the start: that file is another daemon's.
+"""
 
 import os
 import ssl
+import subprocess
 import sys
 import time
 import urllib.error
@@ -22,6 +26,12 @@ while time.monotonic() < deadline:
         sys.exit("the daemon ended while it was starting; its last lines are above")
     try:
         url = (data / "endpoint").read_text().strip()
+        shown = subprocess.run(
+            ["stat", "-c", "%i %y", data / "endpoint"], capture_output=True, text=True, check=False
+        )
+        if shown.stdout.strip() == sys.argv[4]:
+            time.sleep(0.05)
+            continue
         urllib.request.urlopen(f"{url}/readyz", timeout=2, context=loopback).close()
         sys.exit(0)
     except urllib.error.HTTPError as error:

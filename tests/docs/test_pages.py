@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import signal
@@ -83,6 +84,22 @@ def test_every_command_block_of_every_page_works(tmp_path: Path) -> None:
             for block in found:
                 if block.kind == "demo":
                     session.run(block)
+        _assert_a_second_run_leaves_the_first_alone(tmp_path, environment)
+
+
+def _assert_a_second_run_leaves_the_first_alone(
+    directory: Path, environment: dict[str, str]
+) -> None:
+    second = subprocess.run(
+        ["make", "run", "-o", ".venv/.installed", f"LISTEN=127.0.0.1:{free_port()}"],
+        cwd=directory, env=environment, capture_output=True, text=True,
+        timeout=BLOCK_S, check=False,
+    )  # fmt: skip
+    assert second.returncode != 0
+    assert "is in use by process" in second.stderr
+
+    for command in ([".venv/bin/eventd", "status"], ["make", "publish", "TOPIC=a", "MESSAGE=b"]):
+        subprocess.run(command, cwd=directory, env=environment, check=True, timeout=BLOCK_S)
 
 
 def test_every_command_block_says_how_it_is_tested() -> None:
@@ -122,7 +139,9 @@ def test_the_reference_is_current(page: str, command: list[str]) -> None:
 @pytest.mark.parametrize("page", ["README.md", "docs/architecture.md"])
 def test_every_file_that_a_page_names_exists(page: str) -> None:
     text = (REPOSITORY / page).read_text()
-    named = set(re.findall(r"`((?:eventd|triggers|tests|scripts|docs)/[\w./-]*)`", text))
+    named = set(
+        re.findall(r"`((?:eventd|triggers|tests|scripts|docs)/[\w./-]*)(?::[\w.]+)?`", text)
+    )
     linked = set(re.findall(r"\]\(((?!https?:)[^)#]+)\)", text))
 
     missing = [name for name in named if not (REPOSITORY / name).exists()]
@@ -130,6 +149,20 @@ def test_every_file_that_a_page_names_exists(page: str) -> None:
 
     assert named
     assert missing == []
+
+
+def test_every_function_that_the_architecture_names_exists() -> None:
+    text = (REPOSITORY / "docs" / "architecture.md").read_text()
+    named = re.findall(r"`((?:eventd|triggers)/[\w/]+\.py):(\w+)(?:\.(\w+))?`", text)
+
+    assert len(named) >= 20
+    for path, name, method in named:
+        module = ast.parse((REPOSITORY / path).read_text())
+        found = [one for one in module.body if getattr(one, "name", "") == name]
+        assert found, f"{path}:{name}"
+        if method:
+            body = getattr(found[0], "body", [])
+            assert method in [getattr(one, "name", "") for one in body], f"{path}:{name}.{method}"
 
 
 def test_every_example_in_a_help_text_is_a_command_that_parses() -> None:
