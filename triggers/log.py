@@ -158,9 +158,16 @@ class TailSource:
     async def run(self, context: SourceContext) -> None:
         config = self.trigger.config
         limits = Limits(config.batch_lines, config.batch_bytes, config.flush_partial_seconds)
-        rows = None if await context.load_cursor() is None else await context.load_state()
+        cursor = await context.load_cursor()
+        rows = None if cursor is None else await context.load_state()
         with ExitStack() as stack:
-            tail = Tail(self.pattern, limits, rows, from_start=config.starting_position == "begin")
+            tail = Tail(
+                self.pattern,
+                limits,
+                rows,
+                looked_s=time.time() if cursor is None else float(cursor),
+                from_start=config.starting_position == "begin",
+            )
             stack.callback(tail.close)
             try:
                 notifier = stack.enter_context(Inotify())
@@ -183,7 +190,7 @@ class TailSource:
                 find_at = time.monotonic() + (FIND_S if watched else BLIND_S)
             if step.batches or step.rows or new:
                 events = [self._event(batch, context.now()) for batch in step.batches]
-                await context.emit(events, cursor="following" if new else None, state=step.rows)
+                await context.emit(events, cursor=f"{tail.looked_s:.3f}", state=step.rows)
                 new = False
             context.report(_report(tail))
             if not step.more:

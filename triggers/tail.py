@@ -9,22 +9,31 @@ Runs in worker threads, one step at a time; nothing here waits or emits.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
+import re
 import stat
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from glob import escape, iglob
 
-HEAD_BYTES = 256
-"""How much of its start tells a file from another with the same inode."""
-LOOK_BACK_BYTES = 1 << 16
+from triggers.place import (
+    Place,
+    character_end,
+    head_of,
+    last_line_start,
+    opened,
+    place_at,
+    siblings,
+)
+
 MAX_FILES = 10_000
 MAX_BATCHES = 200
 ROTATED_S = 5.0
 """A file that lost its name is given up after it was quiet for so long."""
+ROTATED_NAME = re.compile(r"[._-]?\d[\d.:T_-]*")
+"""What rotation puts behind a file's name: ``.1``, ``-20261124``."""
 COPY_S = 1.0
 """A file that may still be written as the copy of a rotated one is left alone for so long."""
 
@@ -41,20 +50,6 @@ class Limits:
     lines: int = 1000
     size_bytes: int = 65536
     flush_s: float = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """How far a file was read: a row of the source's table."""
-
-    path: str
-    inode: int
-    offset: int
-    head: str
-    head_bytes: int
-
-    def row(self) -> str:
-        return json.dumps(asdict(self), separators=(",", ":"))  # ASCII, surrogates escaped
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,20 +92,30 @@ class Tail:
 
     Args:
         rows: the stored places; ``None`` for a new source, to which every file is new.
+        looked_s: when the last source looked (wall clock); a file that was made and rotated since
+            then is read under its rotated name.
         from_start: where a new source starts in the files that it finds.
 
     Attributes:
         errors: files that cannot be read, with the reason.
+        looked_s: when files were last looked for.
     """
 
     def __init__(
-        self, pattern: str, limits: Limits, rows: Mapping[str, str] | None, *, from_start: bool
+        self,
+        pattern: str,
+        limits: Limits,
+        rows: Mapping[str, str] | None,
+        *,
+        looked_s: float,
+        from_start: bool,
     ) -> None:
         self._pattern = pattern
         self._limits = limits
         self._from_start = from_start
         self._files: dict[int, _File] = {}
         self._first = rows is None
+        self.looked_s = looked_s
         self._lost = {int(key): Place(**json.loads(text)) for key, text in (rows or {}).items()}
         self.errors: dict[str, str] = {}
 
@@ -157,6 +162,7 @@ class Tail:
     # Finding files.
 
     def _find(self, step: Step) -> None:
+        now = time.time()
         for file in self._files.values():
             file.named = False
         self.errors.clear()
@@ -169,7 +175,9 @@ class Tail:
                 self.errors[path] = error.strerror or str(error)
         for inode, place in tuple(self._lost.items()):
             self._search_rotated(inode, place, step)
+        self._find_unseen(step)
         self._first = False
+        self.looked_s = now
 
     def _matches(self) -> Iterator[str]:
         for count, path in enumerate(sorted(iglob(self._pattern, recursive=True))):
@@ -204,16 +212,18 @@ class Tail:
         """Where to start in a file that was not open; ``None``: leave it alone for now."""
         status = os.fstat(descriptor)
         lost = self._lost.pop(status.st_ino, None)
-        if lost is not None and _head(descriptor, lost.head_bytes) == lost.head:
+        if lost is not None and (
+            path == lost.path or head_of(descriptor, lost.head_bytes) == lost.head
+        ):  # if it was truncated meanwhile, reading finds that out
             return Place(path, lost.inode, lost.offset, lost.head, lost.head_bytes)
         offset = 0
         if self._first and not self._from_start:
-            offset = _last_line_start(descriptor, status.st_size)
+            offset = last_line_start(descriptor, status.st_size)
         elif not self._first and self._copies(path, descriptor):
             if time.time() - status.st_mtime < COPY_S:
                 return None
             offset = status.st_size
-        return _place(path, descriptor, offset)
+        return place_at(path, descriptor, offset)
 
     def _copies(self, path: str, descriptor: int) -> bool:
         """Whether this is a copy that rotation makes (``app.log.1``) of a file that we follow."""
@@ -221,23 +231,49 @@ class Tail:
             path != file.place.path
             and path.startswith(file.place.path)
             and file.place.head_bytes > 0
-            and _head(descriptor, file.place.head_bytes) == file.place.head
+            and head_of(descriptor, file.place.head_bytes) == file.place.head
             for file in self._files.values()
         )
 
     def _search_rotated(self, inode: int, place: Place, step: Step) -> None:
         """A stored file that the pattern does not find: perhaps it was renamed meanwhile."""
         del self._lost[inode]
-        for path in _siblings(place.path):
-            descriptor = _opened(path)
+        for path in siblings(place.path):
+            descriptor = opened(path)
             if descriptor is None:
                 continue
             same = os.fstat(descriptor).st_ino == inode
-            if same and _head(descriptor, place.head_bytes) == place.head:
+            if same and head_of(descriptor, place.head_bytes) == place.head:
                 self._files[inode] = _File(descriptor, place, named=False)
                 return
             os.close(descriptor)
         step.rows[str(inode)] = None
+
+    def _find_unseen(self, step: Step) -> None:
+        """Files that were made and rotated between two looks: whoever wrote them did so since."""
+        if self._first:
+            return
+        names: dict[str, list[str]] = {}
+        for path in {self._pattern, *(file.place.path for file in self._files.values())}:
+            directory, _, name = path.rpartition("/")
+            if directory not in names:
+                names[directory] = os.listdir(directory) if os.path.isdir(directory) else []
+            for each in names[directory]:
+                if each.startswith(name) and ROTATED_NAME.fullmatch(each, len(name)):
+                    self._open_unseen(f"{directory}/{each}", step)
+
+    def _open_unseen(self, path: str, step: Step) -> None:
+        descriptor = opened(path)
+        if descriptor is None:
+            return
+        status = os.fstat(descriptor)
+        old = status.st_mtime < self.looked_s - COPY_S
+        if old or status.st_ino in self._files or self._copies(path, descriptor):
+            os.close(descriptor)
+            return
+        place = place_at(path, descriptor, 0)
+        file = self._files[place.inode] = _File(descriptor, place, named=False)
+        self._move(file, place, step)
 
     def _give_up(self, inode: int, file: _File, step: Step) -> None:
         status = os.fstat(file.descriptor)
@@ -255,10 +291,11 @@ class Tail:
         status = os.fstat(file.descriptor)
         place = file.place
         if status.st_size < place.offset or (
-            status.st_size > place.offset and _head(file.descriptor, place.head_bytes) != place.head
+            status.st_size > place.offset
+            and head_of(file.descriptor, place.head_bytes) != place.head
         ):
             self._read_copy(file, step)
-            place = _place(place.path, file.descriptor, 0)
+            place = place_at(place.path, file.descriptor, 0)
             self._move(file, place, step)
         size = os.fstat(file.descriptor).st_size
         if size <= place.offset:
@@ -276,7 +313,7 @@ class Tail:
         end = data.rfind(b"\n") + 1
         full = len(data) == self._limits.size_bytes
         if end == 0 and full:
-            end = _character_end(data)
+            end = character_end(data)
         elif flush and not full:
             end = len(data)
         file.partial = end < len(data) and not full
@@ -290,7 +327,7 @@ class Tail:
             raw = raw[: self._limits.lines]
             end = sum(len(line) + 1 for line in raw)
         begin = file.place.offset
-        place = _place(file.place.path, descriptor, begin + end, inode=file.place.inode)
+        place = place_at(file.place.path, descriptor, begin + end, inode=file.place.inode)
         lines = tuple(line.removesuffix(b"\r").decode(errors="replace") for line in raw)
         step.batches.append(Batch(lines, begin, place))
         self._move(file, place, step)
@@ -299,8 +336,8 @@ class Tail:
     def _read_copy(self, file: _File, step: Step) -> None:
         """Before a truncated file is read from its start: what only its copy still has."""
         place = file.place
-        for path in _siblings(place.path):
-            descriptor = _opened(path)
+        for path in siblings(place.path):
+            descriptor = opened(path)
             if descriptor is None:
                 continue
             try:
@@ -309,11 +346,11 @@ class Tail:
                     place.head_bytes > 0
                     and status.st_ino != place.inode
                     and status.st_size >= place.offset
-                    and _head(descriptor, place.head_bytes) == place.head
+                    and head_of(descriptor, place.head_bytes) == place.head
                 ):
                     while self._take(file, descriptor, step, flush=True):
                         pass
-                    copy = _place(path, descriptor, status.st_size)
+                    copy = place_at(path, descriptor, status.st_size)
                     self._lost[copy.inode] = copy  # if the pattern finds it: read already
                     step.rows[str(copy.inode)] = copy.row()
                     return
@@ -323,49 +360,3 @@ class Tail:
     def _move(self, file: _File, place: Place, step: Step) -> None:
         file.place = place
         step.rows[str(place.inode)] = place.row()
-
-
-def _place(path: str, descriptor: int, offset: int, inode: int | None = None) -> Place:
-    size = min(HEAD_BYTES, offset)
-    number = os.fstat(descriptor).st_ino if inode is None else inode
-    return Place(path, number, offset, _head(descriptor, size), size)
-
-
-def _head(descriptor: int, size: int) -> str:
-    data = os.pread(descriptor, size, 0) if size else b""
-    return hashlib.sha1(data, usedforsecurity=False).hexdigest()[:16]
-
-
-def _last_line_start(descriptor: int, size: int) -> int:
-    """The end of the last complete line: a line that is being written is news as a whole."""
-    start = max(0, size - LOOK_BACK_BYTES)
-    data = os.pread(descriptor, size - start, start)
-    end = data.rfind(b"\n")
-    return start + end + 1 if end >= 0 else (0 if start == 0 else size)
-
-
-def _character_end(data: bytes) -> int:
-    """Where to cut a line that is too long, so that no UTF-8 character is split."""
-    for back in range(1, 4):
-        if data[-back] & 0xC0 == 0xC0:
-            return len(data) - back
-        if data[-back] < 0x80:
-            break
-    return len(data)
-
-
-def _siblings(path: str) -> Iterable[str]:
-    """Names that rotation gives: the file's own, and those that start with it."""
-    return sorted(iglob(escape(path) + "*"))
-
-
-def _opened(path: str) -> int | None:
-    """A descriptor for a regular file, or ``None`` if it cannot be read."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError:
-        return None
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        return descriptor
-    os.close(descriptor)
-    return None

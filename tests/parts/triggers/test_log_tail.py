@@ -53,7 +53,7 @@ def lines(context: Context) -> list[str]:
 
 
 async def wait_following(context: Context) -> None:
-    await context.wait(lambda: context.cursor == "following")
+    await context.wait(lambda: context.cursor is not None)
 
 
 async def wait_lines(context: Context, count: int) -> list[str]:
@@ -207,6 +207,45 @@ async def test_rotation_during_downtime_loses_nothing(log: Path, context: Contex
         await wait_lines(context, 3)
 
     assert sorted(lines(context)) == ["one", "three", "two"]
+
+
+async def test_files_made_and_rotated_during_downtime_are_read_too(
+    log: Path, context: Context
+) -> None:
+    append(log.with_name("app.log.0"), "before there was a trigger\n")
+    os.utime(log.with_name("app.log.0"), (1_700_000_000, 1_700_000_000))
+    append(log, "")
+    async with running(source(context, "app.log"), context):
+        await wait_following(context)
+        append(log, "one\n")
+        await wait_lines(context, 1)
+    for number in (1, 2, 3):
+        append(log, f"line {number}\n")
+        log.rename(log.with_name(f"app.log.{number}"))
+    append(log.with_name("app.log.offset"), "no rotated log\n")
+    append(log, "end\n")
+    async with running(source(context, "app.log"), context):
+        await wait_lines(context, 5)
+
+    assert sorted(lines(context)) == ["end", "line 1", "line 2", "line 3", "one"]
+
+
+async def test_copy_and_truncation_during_downtime_lose_and_repeat_nothing(
+    log: Path, context: Context
+) -> None:
+    append(log, "")
+    async with running(source(context, "app.log"), context):
+        await wait_following(context)
+        append(log, "one\n")
+        await wait_lines(context, 1)
+    append(log, "two\n")
+    shutil.copyfile(log, log.with_name("app.log.1"))
+    os.truncate(log, 0)
+    append(log, "a longer line than before\n")
+    async with running(source(context, "app.log"), context):
+        await wait_lines(context, 3)
+
+    assert lines(context) == ["one", "two", "a longer line than before"]
 
 
 async def test_new_files_and_directories_of_a_glob_are_read_from_their_start(
