@@ -7,6 +7,8 @@ import orjson
 from eventd.errors import ClientClosedRequest, EventdError, ResourceExhausted
 from eventd.model.invocation import ErrorType, Outcome
 from eventd.model.snapshot import FunctionSnapshot
+from eventd.pool.call import Call
+from eventd.pool.zygote import ExitStatus
 
 EXIT_TEXT = "Process exited unexpectedly before completing request"
 
@@ -68,9 +70,32 @@ def exhausted(text: str) -> Outcome:
     return refused(ResourceExhausted(text))
 
 
+def waited_too_long(call: Call) -> Outcome:
+    name = f"{call.function.service}/{call.function.function}"
+    limit = f"{call.queue_deadline_s:g} seconds"
+    return exhausted(f"no instance of {name} became free within {limit}")
+
+
 def client_closed(instance_id: str = "") -> Outcome:
     error = ClientClosedRequest("the caller closed the connection")
     return system(error.code, error.status, str(error), instance_id)
+
+
+def ended_early(
+    snapshot: FunctionSnapshot,
+    status: ExitStatus,
+    duration_ms: float,
+    memory_mb: float,
+    instance_id: str,
+    *,
+    killed: bool,
+) -> Outcome:
+    """The process ended under the call; ``killed`` by us, for another call's sake."""
+    if status.oom:
+        return out_of_memory(snapshot, duration_ms, memory_mb, instance_id)
+    if killed:
+        return lost(instance_id)
+    return exited(duration_ms, memory_mb, instance_id)
 
 
 def lost(instance_id: str) -> Outcome:

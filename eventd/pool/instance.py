@@ -10,17 +10,14 @@ import asyncio
 import logging
 import os
 
-import orjson
-
 from eventd.errors import EventdError, ServiceUnavailable
-from eventd.model.identity import new_request_id
 from eventd.model.invocation import Outcome
 from eventd.model.snapshot import FunctionSnapshot
 from eventd.pool import failure, tail
 from eventd.pool.call import Call
 from eventd.pool.channel import Channel
 from eventd.pool.deadlines import Deadlines
-from eventd.pool.launch import init_body, launch, wait_exit
+from eventd.pool.launch import init_body, launch, ready_times, wait_exit
 from eventd.pool.output import Output
 from eventd.pool.state import MOVES, State
 from eventd.pool.surroundings import InstanceOwner, Surroundings
@@ -65,7 +62,7 @@ class Instance:
         self._init_timer: asyncio.TimerHandle | None = None
         self._late_timer: asyncio.TimerHandle | None = None
         self._memory_due = 0.0
-        self._wall_offset = shared.clock.time() - shared.clock.monotonic()
+        self._wall_offset = shared.clock.time() - self.started_at
         self._output = Output(self.id, snapshot, shared, self._channel)
         self._retiring = False
 
@@ -111,18 +108,7 @@ class Instance:
             return
         first = self._owner.bind(self)
         snapshot = self.snapshot
-        request_id = first.request_id if first is not None else new_request_id()
-        qualifier = first.qualifier if first is not None else snapshot.version_name
-        self._channel.initialize(
-            init_body(
-                self.id,
-                snapshot,
-                self._shared.account,
-                request_id=request_id,
-                qualifier=qualifier,
-                max_log_bytes_s=self._shared.settings.max_log_bytes_s,
-            )
-        )
+        self._channel.initialize(init_body(self.id, snapshot, self._shared, first))
         if not snapshot.initializer:
             self._serve(first)
             return
@@ -131,7 +117,7 @@ class Instance:
         if first is not None:
             first.link = self
             if first.want_tail and self.concurrency == 1:
-                first.tail = bytearray(tail.initialize_begin(request_id))
+                first.tail = bytearray(tail.initialize_begin(first.request_id))
         self._init_timer = self._loop.call_later(
             snapshot.initialization_timeout_s, self._initializer_late
         )
@@ -231,15 +217,11 @@ class Instance:
         if self.warm:
             return
         self.warm = True
-        try:
-            fields = orjson.loads(info)
-            self.import_ms = float(fields["importMs"])
-            self.init_ms = float(fields["initMs"])
-        except (ValueError, TypeError, KeyError):
-            self.import_ms = self.init_ms = 0.0  # only figures; the instance's own loss
+        self.import_ms, self.init_ms = ready_times(info)
         first = self._first
         if self.state is State.INITIALIZING:
-            self._cancel_init_timer()
+            if self._init_timer is not None:
+                self._init_timer.cancel()
             if first is not None and first.tail is not None:
                 first.tail += tail.initialize_end(first.request_id)
             self._serve(first)
@@ -363,25 +345,23 @@ class Instance:
     def _end(self) -> None:
         """Nothing runs any more: PreStop if there is one, then the process goes."""
         hook = self.snapshot.lifecycle.get("preStop") or {}
+        if self._late_timer is not None:
+            self._late_timer.cancel()
         if not hook.get("handler") or self._killed or self._channel.calls:
             self.kill()
             return
         self._killed = True
         self._channel.stop()
-        self._loop.call_later(min(hook.get("timeout") or 3, PRE_STOP_S), self.kill)
+        limit = min(hook.get("timeout") or 3, PRE_STOP_S)
+        self._late_timer = self._loop.call_later(limit, self.kill)
 
     def _initializer_late(self) -> None:
-        self._init_timer = None
+        if self.state is not State.INITIALIZING:
+            return
         memory = self._sample(self._monotonic(), fresh=True)
         self._initializer_failed(failure.initializer_timed_out(self.snapshot, memory, self.id))
 
-    def _cancel_init_timer(self) -> None:
-        if self._init_timer is not None:
-            self._init_timer.cancel()
-            self._init_timer = None
-
     def _initializer_failed(self, outcome: Outcome) -> None:
-        self._cancel_init_timer()
         first, self._first = self._first, None
         if first is not None:
             first.instance_id = self.id
@@ -423,8 +403,6 @@ class Instance:
 
     def _epitaph(self, call: Call | None, status: ExitStatus, now: float) -> Outcome:
         duration = (now - call.started_at) * 1e3 if call is not None and call.stream else 0.0
-        if status.oom:
-            return failure.out_of_memory(self.snapshot, duration, self.memory_mb, self.id)
-        if self._killed:
-            return failure.lost(self.id)
-        return failure.exited(duration, self.memory_mb, self.id)
+        return failure.ended_early(
+            self.snapshot, status, duration, self.memory_mb, self.id, killed=self._killed
+        )

@@ -8,9 +8,11 @@ from typing import Any
 
 import orjson
 
+from eventd.model.identity import new_request_id
 from eventd.model.snapshot import FunctionSnapshot
+from eventd.pool.call import Call
 from eventd.pool.channel import Channel
-from eventd.pool.surroundings import Account, Surroundings
+from eventd.pool.surroundings import Surroundings
 from eventd.pool.zygote import ExitStatus, Process, SpawnSpec
 
 BUFFER_BYTES = 1 << 20
@@ -77,22 +79,18 @@ async def wait_exit(process: Process, channel_gone: asyncio.Event) -> ExitStatus
 
 
 def init_body(
-    instance_id: str,
-    snapshot: FunctionSnapshot,
-    account: Account,
-    *,
-    request_id: str,
-    qualifier: str,
-    max_log_bytes_s: int,
+    instance_id: str, snapshot: FunctionSnapshot, shared: Surroundings, first: Call | None
 ) -> bytes:
-    """The body of ``INIT``: all that is constant for the instance's life. ``request_id`` and
-    ``qualifier`` are those of the call on whose behalf it initializes."""
+    """The body of ``INIT``: all that is constant for the instance's life. It initializes on behalf
+    of ``first``."""
+    request_id = first.request_id if first is not None else new_request_id()
+    qualifier = first.qualifier if first is not None else snapshot.version_name
     fields: dict[str, Any] = {
         "instanceId": instance_id,
         "requestId": request_id,
         "qualifier": qualifier,
-        "accountId": account.account_id,
-        "region": account.region,
+        "accountId": shared.account.account_id,
+        "region": shared.account.region,
         "service": snapshot.service,
         "function": snapshot.function,
         "version": snapshot.version_name,
@@ -108,6 +106,16 @@ def init_body(
         "credentials": {},
         "environment": dict(snapshot.environment),
         "preStop": (snapshot.lifecycle.get("preStop") or {}).get("handler") or "",
-        "logBytesPerSecond": max_log_bytes_s,
+        "logBytesPerSecond": shared.settings.max_log_bytes_s,
     }
     return orjson.dumps(fields)
+
+
+def ready_times(info: bytes) -> tuple[float, float]:
+    """Import and initializer, in ms, as ``READY`` tells them; 0 for nonsense, for it is only the
+    instance's own figures that suffer."""
+    try:
+        fields = orjson.loads(info)
+        return float(fields["importMs"]), float(fields["initMs"])
+    except (ValueError, TypeError, KeyError):
+        return 0.0, 0.0

@@ -269,7 +269,7 @@ class Pool:
             late = group.take_late(now)
             self._waiting -= len(late)
             for call in late:
-                self._answer(call, failure.exhausted(_late_text(call)))
+                self._answer(call, failure.waited_too_long(call))
         if self._waiting:
             self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
 
@@ -398,8 +398,3 @@ class Pool:
                 await asyncio.wait_for(self._empty.wait(), timeout_s)
             except TimeoutError:
                 pass  # what is left is killed by the caller
-
-
-def _late_text(call: Call) -> str:
-    name = f"{call.function.service}/{call.function.function}"
-    return f"no instance of {name} became free within {call.queue_deadline_s:g} seconds"

@@ -17,7 +17,6 @@ class ThreadMode:
         self._server = server
         self._queue: queue.SimpleQueue[Request] = queue.SimpleQueue()
         self._threads = 0
-        self._idle = 0
         self._changed = threading.Condition()
 
     def run(self) -> None:
@@ -34,20 +33,15 @@ class ThreadMode:
                         self._changed.notify_all()
 
     def _hand_over(self, request: Request) -> None:
-        with self._changed:
-            if self._idle:
-                self._idle -= 1
-            else:
-                self._threads += 1
-                name = f"eventd-slot-{self._threads}"
-                threading.Thread(target=self._work, name=name, daemon=True).start()
+        if len(self._server.requests) > self._threads:  # as many threads as calls at once so far
+            self._threads += 1
+            name = f"eventd-slot-{self._threads}"
+            threading.Thread(target=self._work, name=name, daemon=True).start()
         self._queue.put(request)
 
     def _work(self) -> None:
         while True:
             self._server.call(self._queue.get(), self._wait_credit)
-            with self._changed:
-                self._idle += 1
 
     def _wait_credit(self, request: Request) -> None:
         with self._changed:

@@ -22,12 +22,17 @@ if not hasattr(Zygote, "__aenter__"):  # only its interface is there
 
 
 @pytest.fixture
+def drain_s() -> float:
+    return 15.0
+
+
+@pytest.fixture
 def settings() -> PoolSettings:
     return PoolSettings(idle_timeout_s=60.0)
 
 
 @pytest.fixture
-async def bench(tmp_path: Path, settings: PoolSettings) -> AsyncIterator[Bench]:
+async def bench(tmp_path: Path, settings: PoolSettings, drain_s: float) -> AsyncIterator[Bench]:
     zygote, lines, metrics = PlainZygote(), Lines(), Metrics()
     pool = Pool(
         zygote,
@@ -37,7 +42,7 @@ async def bench(tmp_path: Path, settings: PoolSettings) -> AsyncIterator[Bench]:
         Clock(),
         lines,
         account=Account("1234567890", "cn-local"),
-        drain_s=2.0,
+        drain_s=drain_s,
     )
     async with pool:
         yield Bench(pool, zygote, lines, metrics, tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import os
 import signal
 import socket
 import sys
@@ -44,7 +45,7 @@ class PlainProcess(Process):
     def kill(self) -> None:
         if self.child.returncode is None:
             with contextlib.suppress(ProcessLookupError):
-                self.child.send_signal(signal.SIGKILL)
+                os.kill(self.child.pid, signal.SIGKILL)  # Popen's own way would reap it
 
     def memory_mb(self) -> float:
         return 20.0

@@ -228,15 +228,20 @@ async def test_closing_the_pool_lets_calls_end(bench: Bench) -> None:
     assert bench.pool.statistics().instances == 0
 
 
-async def test_closing_the_pool_kills_what_does_not_end(bench: Bench) -> None:
-    function = bench.function(GATED)
-    running = bench.start(function, b"/nowhere")
-    await wait_until(lambda: bench.pool.statistics().running == 1)
+class TestShortDrain:
+    @pytest.fixture
+    def drain_s(self) -> float:
+        return 0.5
 
-    await asyncio.wait_for(close(bench.pool), 15)
+    async def test_closing_the_pool_kills_what_does_not_end(self, bench: Bench) -> None:
+        function = bench.function(GATED)
+        running = bench.start(function, b"/nowhere")
+        await wait_until(lambda: bench.pool.statistics().running == 1)
 
-    outcome = await running.outcome()
-    assert (outcome.system, outcome.error, outcome.status) == (True, "InstanceLost", 502)
+        await asyncio.wait_for(close(bench.pool), 15)
+
+        outcome = await running.outcome()
+        assert (outcome.system, outcome.error, outcome.status) == (True, "InstanceLost", 502)
 
 
 async def test_a_thousand_calls_of_three_functions_all_end(bench: Bench) -> None:
