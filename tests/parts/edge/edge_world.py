@@ -364,7 +364,17 @@ class World:
             spool_dir=self._spool_dir,
         )
         self.edge = edge
-        app = web.Application()
+
+        @web.middleware
+        async def not_found(request: web.Request, handler: Any) -> web.StreamResponse:
+            response: web.StreamResponse
+            try:
+                response = await handler(request)
+            except web.HTTPException as error:
+                response = web.json_response({"ErrorCode": "NotHere"}, status=error.status)
+            return response
+
+        app = web.Application(middlewares=[not_found])
 
         async def healthz(_request: web.Request) -> web.Response:
             return web.json_response({"status": "ok"})
