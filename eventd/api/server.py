@@ -77,7 +77,12 @@ async def serving(
     )
     try:
         server = await loop.create_server(
-            lambda: Front(edge, hand_over), host, port, ssl=context, backlog=_BACKLOG
+            lambda: Front(edge, hand_over),
+            host,
+            port,
+            ssl=context,
+            ssl_handshake_timeout=edge.settings.header_timeout_s if context else None,
+            backlog=_BACKLOG,
         )
     except BaseException:
         await runner.cleanup()
