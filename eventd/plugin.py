@@ -15,11 +15,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic.alias_generators import to_camel
 
 from eventd.errors import InvalidArgument, TriggerConflict
 from eventd.model.event import Event
+from eventd.model.fold import fold
 
 __all__ = [
     "ConfigT",
@@ -46,6 +47,13 @@ class TriggerConfig(BaseModel):
     """
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fold_keys(cls, content: Any) -> Any:
+        """FC reads keys without regard to letter case (also of the objects inside), and ``null``
+        as absent."""
+        return fold(cls, content) if isinstance(content, Mapping) else content
 
 
 ConfigT = TypeVar("ConfigT", bound=TriggerConfig)
@@ -201,6 +209,8 @@ class TriggerType(ABC, Generic[ConfigT]):
 
     name: ClassVar[str]
     config: type[ConfigT]
+    has_source_arn: ClassVar[bool] = True
+    """Whether ``sourceArn`` means something; if not, FC answers ``null`` whatever was sent."""
 
     @abstractmethod
     def source_key(self, trigger: Trigger[ConfigT], settings: SourceSettings) -> str | None:

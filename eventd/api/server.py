@@ -6,7 +6,7 @@ import asyncio
 import ipaddress
 import logging
 import ssl
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -42,12 +42,16 @@ class Listening:
 
 @asynccontextmanager
 async def serving(
-    app: web.Application, edge: Edge, settings: ServerSettings
+    app: web.Application,
+    edge: Edge,
+    settings: ServerSettings,
+    *,
+    drain_s: Callable[[], float],
 ) -> AsyncIterator[Listening]:
     """Serve the API and the functions during the block.
 
     Leaving it refuses new connections, closes idle ones, gives running requests
-    ``settings.drain_s`` seconds, then cuts them; their calls are cancelled.
+    ``drain_s()`` seconds, then cuts them; their calls are cancelled.
 
     Raises:
         InvalidArgument: ``listen`` has another form, or is off loopback without TLS or
@@ -93,7 +97,7 @@ async def serving(
             try:
                 yield Listening(host=bound[0], port=bound[1], tls=context is not None)
             finally:
-                await _drain(server, runner, edge, settings.drain_s)
+                await _drain(server, runner, edge, drain_s())
     finally:
         edge.triggers.close()
 

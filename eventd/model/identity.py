@@ -17,8 +17,11 @@ def new_invocation_id() -> str:
 
 
 def new_request_id() -> str:
-    """A 36-character UUID, the form that FC 2.0 shows in ``X-Fc-Request-Id``."""
-    return str(uuid.uuid4())
+    """A 36-character UUID (version 4), the form that FC 2.0 shows in ``X-Fc-Request-Id``; made by
+    hand, since ``uuid.uuid4`` costs twice as much."""
+    digits = os.urandom(16).hex()
+    variant = "89ab"[int(digits[16], 16) & 3]
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
 
 def new_incarnation() -> str:

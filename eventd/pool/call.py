@@ -63,7 +63,7 @@ class Call:
         queue_deadline_s: how long it may wait for a slot before ``ResourceExhausted``.
         want_tail: collect the last 4 KiB of its log into ``Outcome.log_tail``.
         depth: how many functions called one another to get here.
-        times: filled in by the pool, loop time in s: submitted, started (slot taken), ended.
+        submitted_at, started_at (slot taken), ended_at: filled in by the pool, ``Clock.monotonic``.
         cold: whether an instance was started for it; then the ``*_ms`` parts tell its cost.
     """
 
@@ -92,11 +92,40 @@ class Call:
     import_ms: float = 0.0
     init_ms: float = 0.0
     link: CallLink | None = None
+    stream: int = 0
+    """Its id on the instance's channel, 0 while it waits."""
+    answered: bool = False
+    """``on_end`` was called; the instance may still be running it."""
+    headed: bool = False
+    """``on_head`` was called."""
+    transfer: Transfer | None = None
+    tail: bytearray | None = None
 
     def consumed(self, size: int) -> None:
         """Tell the instance that ``size`` bytes of the answer went on; renews its window."""
         if self.link is not None:
             self.link.consumed(self, size)
+
+
+@dataclass(slots=True, eq=False)
+class Transfer:
+    """What moves besides a call's first and last frame; most calls have none.
+
+    Attributes:
+        upload: the part of the payload that is not sent yet.
+        window: how many bytes of it may be sent now.
+        chunks: an event call's result so far.
+        received: bytes in ``chunks``.
+        outstanding: bytes of the answer that nobody has consumed.
+        credit: bytes consumed that the instance does not know about yet.
+    """
+
+    upload: memoryview | None = None
+    window: int = 0
+    chunks: list[bytes] = field(default_factory=list)
+    received: int = 0
+    outstanding: int = 0
+    credit: int = 0
 
 
 class CallLink(Protocol):

@@ -1,0 +1,1 @@
+"""Request bodies of the control plane, checked by pydantic at the edge."""

@@ -1,0 +1,5 @@
+"""``python -m eventd.cli``."""
+
+from eventd.cli import main
+
+main()
