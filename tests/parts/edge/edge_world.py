@@ -385,7 +385,9 @@ class World:
         app.add_routes(
             [web.get("/healthz", healthz), web.post("/control", control), *invocation_routes(edge)]
         )
-        async with serving(app, edge, self.server) as listening:
+        async with serving(
+            app, edge, self.server, drain_s=lambda: self.server.drain_s
+        ) as listening:
             self.listening: Listening = listening
             self._ready.set()
             await self._stop.wait()
