@@ -78,7 +78,7 @@ async def serve() -> None:
         spool_dir=Path(tempfile.gettempdir()),
     )
     settings = ServerSettings(listen="127.0.0.1:0")
-    async with serving(web.Application(), edge, settings) as listening:
+    async with serving(web.Application(), edge, settings, drain_s=float) as listening:
         print(listening.port, flush=True)
         await asyncio.Event().wait()
 

@@ -49,7 +49,7 @@ def invocation_routes(edge: Edge) -> list[web.RouteDef]:
             error = PathNotSupported(
                 f"'{request.method}' against '{request.path}' is not supported"
             )
-        response = _response(edge, error_reply(error, edge.new_request_id()))
+        response = response_of(edge, error_reply(error, edge.new_request_id()))
         response.force_close()
         return response
 
@@ -121,7 +121,9 @@ class _Serving:
             return self._respond(error_reply(error, self._request_id, self._kind))
         except ConnectionError:
             raise  # the client went away; aiohttp knows what to do
-        except Exception:
+        except Exception as error:
+            if request.transport is None:  # aiohttp says this with several classes
+                raise ConnectionResetError("the client went away") from error
             log.exception("request %s failed", self._request_id)
             return self._respond(defect_reply(self._request_id, self._kind))
 
@@ -219,10 +221,11 @@ class _Serving:
         return response
 
     def _respond(self, reply: Reply) -> web.StreamResponse:
-        return _response(self._edge, reply)
+        return response_of(self._edge, reply)
 
 
-def _response(edge: Edge, reply: Reply) -> web.Response:
+def response_of(edge: Edge, reply: Reply) -> web.Response:
+    """``reply`` as aiohttp sends it."""
     edge.count(reply.status)
     response = web.Response(status=reply.status, body=reply.body or None)
     _set_headers(response, reply.block)

@@ -9,12 +9,14 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from aiohttp import web
 
 from eventd.api.edge import Edge
 from eventd.api.front import Front
+from eventd.api.inner import InnerHandler
 from eventd.config import ServerSettings
 from eventd.errors import InvalidArgument
 
@@ -61,21 +63,30 @@ async def serving(
     loop = asyncio.get_running_loop()
     await _check_exposure(host, settings, tls=context is not None)
     app.on_response_prepare.append(_mark_response)
-    runner = web.AppRunner(
-        app,
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    assert runner.server is not None
+    hand_over = partial(
+        InnerHandler,
+        edge,
+        runner.server,
+        loop,
         access_log=None,
         auto_decompress=False,  # a body reaches its function as it was sent
         keepalive_timeout=edge.settings.keepalive_s,
-        shutdown_timeout=0.1,
+        # The guard before it holds the limits; a head that passed must pass here too.
         max_line_size=edge.limits.total,
         max_field_size=edge.limits.total,
+        max_headers=edge.limits.total,
     )
-    await runner.setup()
-    assert runner.server is not None
-    inner = runner.server
     try:
         server = await loop.create_server(
-            lambda: Front(edge, inner), host, port, ssl=context, backlog=_BACKLOG
+            lambda: Front(edge, hand_over),
+            host,
+            port,
+            ssl=context,
+            ssl_handshake_timeout=edge.settings.header_timeout_s if context else None,
+            backlog=_BACKLOG,
         )
     except BaseException:
         await runner.cleanup()

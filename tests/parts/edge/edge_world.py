@@ -364,7 +364,17 @@ class World:
             spool_dir=self._spool_dir,
         )
         self.edge = edge
-        app = web.Application()
+
+        @web.middleware
+        async def not_found(request: web.Request, handler: Any) -> web.StreamResponse:
+            response: web.StreamResponse
+            try:
+                response = await handler(request)
+            except web.HTTPException as error:
+                response = web.json_response({"ErrorCode": "NotHere"}, status=error.status)
+            return response
+
+        app = web.Application(middlewares=[not_found])
 
         async def healthz(_request: web.Request) -> web.Response:
             return web.json_response({"status": "ok"})
@@ -375,7 +385,9 @@ class World:
         app.add_routes(
             [web.get("/healthz", healthz), web.post("/control", control), *invocation_routes(edge)]
         )
-        async with serving(app, edge, self.server) as listening:
+        async with serving(
+            app, edge, self.server, drain_s=lambda: self.server.drain_s
+        ) as listening:
             self.listening: Listening = listening
             self._ready.set()
             await self._stop.wait()

@@ -244,7 +244,7 @@ def test_both_fronts_speak_tls(
 async def test_a_listener_off_loopback_needs_tls_or_a_word(listen: str) -> None:
     edge = cast(Any, None)
     with pytest.raises(InvalidArgument, match=r"can be reached from other machines.*insecure_http"):
-        async with serving(web.Application(), edge, ServerSettings(listen=listen)):
+        async with serving(web.Application(), edge, ServerSettings(listen=listen), drain_s=float):
             raise AssertionError("it listens")
 
 
@@ -252,7 +252,7 @@ async def test_half_of_a_tls_pair_is_refused() -> None:
     edge = cast(Any, None)
     settings = ServerSettings(listen="127.0.0.1:0", tls_cert="x.pem")
     with pytest.raises(InvalidArgument, match="belong together"):
-        async with serving(web.Application(), edge, settings):
+        async with serving(web.Application(), edge, settings, drain_s=float):
             raise AssertionError("it listens")
 
 
@@ -260,6 +260,6 @@ async def test_an_address_in_use_is_an_error_of_the_system(tmp_path: Path) -> No
     with World("asyncio", tmp_path) as world:
         settings = ServerSettings(listen=f"127.0.0.1:{world.listening.port}")
         with pytest.raises(OSError, match="in use"):
-            async with serving(web.Application(), world.edge, settings):
+            async with serving(web.Application(), world.edge, settings, drain_s=float):
                 raise AssertionError("it listens")
         await asyncio.sleep(0)

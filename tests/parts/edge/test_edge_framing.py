@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+import re
+
 import pytest
 from edge_world import INVOKE, PROXY, Client, World, connected, signed_request
 
@@ -136,6 +139,55 @@ def test_valid_extensions_and_trailers_are_overlooked(client: Client, world: Wor
     client.send(CHUNKED + body + head(HOST, b"Content-Length: 2") + b"de")
 
     assert [client.answer().json()["body"] for _ in range(2)] == ["abc", "de"]
+
+
+FRAGMENTS = [
+    b"\r\n", b"\n", b"\r", b" ", b"\t", b"\0", b":", b",", b";", b"%", b"%zz", b"[", b"//", b"?",
+    b"\xff", b"\xc3\xa4", b"Content-Length: 3\r\n", b"Transfer-Encoding: chunked\r\n",
+    b"Host: b\r\n", b"Upgrade: websocket\r\nConnection: upgrade\r\n", b"http://x:99999/", b"0",
+    b"HTTP/1.1",
+]  # fmt: skip
+ORIGINALS = [
+    head(HOST, b"X-A: b", b"Accept: text/html", b"Content-Length: 3") + b"abc",
+    CHUNKED + b"3\r\nabc\r\n0\r\n\r\n",
+    head(b"Host: [::1]", b"Cookie: a=b", first=b"GET " + TARGET + b"x?y=z HTTP/1.1"),
+]
+
+
+def test_both_fronts_understand_damaged_requests_alike(
+    edge_loop: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Damage of a fixed random choice; behind each request stands another, which must be read by
+    both fronts or by none."""
+    choose = random.Random(20261124)
+    second = head(HOST, b"Connection: close", first=b"GET " + TARGET + b"second HTTP/1.1")
+    differing = []
+    with World(edge_loop, tmp_path_factory.mktemp("spool"), header_timeout_s=0.3) as world:
+        for _ in range(150):
+            request = bytearray(choose.choice(ORIGINALS))
+            for _ in range(choose.choice([1, 1, 2])):
+                at = choose.randrange(len(request))
+                request[at : at + choose.choice([0, 0, 1])] = choose.choice([*FRAGMENTS, b""])
+            heard = []
+            for front in ("fast", "aiohttp"):
+                with connected(world, front) as client:
+                    client.send(bytes(request) + second)
+                    answer = client.rest()
+                assert b"<html" not in answer
+                assert b"text/plain" not in answer
+                statuses = re.findall(rb"HTTP/1\.1 ([2-5]..)", answer)
+                seen = re.findall(rb'"(?:body|path|query)": "[^"]*"', answer)
+                heard.append((statuses, seen))
+            if heard[0] != heard[1]:
+                differing.append((bytes(request), heard))
+
+    assert differing == []
+
+
+def test_hundreds_of_small_headers_within_the_limit_are_taken(client: Client) -> None:
+    client.send(head(HOST, *[b"A%d: b" % n for n in range(400)]))
+
+    assert len(client.answer().json()["headers"]) == 401
 
 
 def test_what_was_asked_before_the_malformed_request_is_answered_first(client: Client) -> None:
