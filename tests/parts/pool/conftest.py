@@ -42,7 +42,7 @@ async def bench(tmp_path: Path, settings: PoolSettings, drain_s: float) -> Async
         Clock(),
         lines,
         account=Account("1234567890", "cn-local"),
-        drain_s=drain_s,
+        drain_s=lambda: drain_s,
     )
     async with pool:
         yield Bench(pool, zygote, lines, metrics, tmp_path)

@@ -37,7 +37,7 @@ async def sandboxed(tmp_path: Path) -> AsyncIterator[Bench]:
             Clock(),
             lines,
             account=Account("1234567890", "cn-local"),
-            drain_s=2.0,
+            drain_s=lambda: 2.0,
         ) as pool,
     ):
         yield Bench(pool, zygote, lines, metrics, code)

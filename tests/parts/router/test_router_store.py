@@ -74,7 +74,9 @@ class Node:
                 await asyncio.sleep(0.01)
 
     def dispatching(self):  # type: ignore[no-untyped-def]
-        return dispatching(self.store.queue, self.dispatcher.execute, limit=16, drain_s=10.0)
+        return dispatching(
+            self.store.queue, self.dispatcher.execute, limit=16, drain_s=lambda: 10.0
+        )
 
 
 @asynccontextmanager

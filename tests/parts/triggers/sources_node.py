@@ -14,10 +14,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import uvloop
-from eventd.router.backlog import Backlog
-from eventd.router.intake import Intake
-from eventd.rules.index import RuleIndex
-from eventd.store.opened import Store, open_store
 
 from eventd.adapters import load_adapters
 from eventd.clock import Clock
@@ -25,8 +21,12 @@ from eventd.config import Settings
 from eventd.metrics import Metrics
 from eventd.model.resources import Function, Service, TriggerRecord
 from eventd.plugin import SourceSettings
+from eventd.router.backlog import Backlog
+from eventd.router.intake import Intake
+from eventd.rules.index import RuleIndex
 from eventd.sources import Ports, Sources
 from eventd.store.interface import Metadata
+from eventd.store.opened import Store, open_store
 
 CREATED = "2026-11-24T00:00:00Z"
 TRIGGERS: dict[str, dict[str, Any]] = {

@@ -39,7 +39,7 @@ async def put(router: Router, **changes: object) -> Invocation:
     return invocation
 
 
-def running(router: Router, *, limit: int = 4, drain_s: float = 10.0):  # type: ignore[no-untyped-def]
+def running(router: Router, *, limit: int = 4, drain_s=lambda: 10.0):  # type: ignore[no-untyped-def]
     return dispatching(
         router.queue.as_store(), router.dispatcher.execute, limit=limit, drain_s=drain_s
     )
@@ -131,7 +131,7 @@ async def test_what_outlasts_the_drain_is_runnable_again(router: Router) -> None
     router.pool.outcomes.append(None)
     invocation = await put(router)
 
-    async with running(router, drain_s=0.05):
+    async with running(router, drain_s=lambda: 0.05):
         await router.pool.wait_calls(1)
 
     assert router.queue.released == [invocation.id]
