@@ -66,8 +66,6 @@ class Instance:
         self._output = Output(self.id, snapshot, shared, self._channel)
         self._retiring = False
 
-    # -- its life
-
     async def live(self) -> None:
         """Start, serve, end. Returns when the process is gone and every call was answered; a
         failure to start reaches the waiting calls. Cancelling kills the process."""
@@ -144,8 +142,6 @@ class Instance:
             raise RuntimeError(f"instance {self.id}: {self.state.name} to {state.name}")
         self.state = state
 
-    # -- calls
-
     def start(self, call: Call, now: float) -> None:
         """Send ``call``; the caller saw a free slot of a ready instance."""
         call.started_at = now
@@ -210,8 +206,6 @@ class Instance:
             )
             call.tail = None
         call.receiver.on_end(outcome)
-
-    # -- what the channel says
 
     def ready(self, info: bytes) -> None:
         if self.warm:
@@ -315,8 +309,6 @@ class Instance:
             self._wall_offset = self._shared.clock.time() - now
             self._memory_due = now + MEMORY_EVERY_S
         return self.memory_mb
-
-    # -- the end
 
     def retire(self) -> None:
         """Take no new calls; end when the running ones have ended."""
