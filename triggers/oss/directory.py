@@ -13,11 +13,14 @@ import errno
 import os
 import time
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
+from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
-from eventd.plugin import SourceContext, SourceReport
-from triggers.notices import Notices, listening
+from eventd.plugin import Event, SourceContext, SourceReport
+from triggers.notices import FileChange, Notices, listening
 from triggers.oss.events import Bucket, change_event, event_time
 from triggers.oss.lease import leases_tell
 from triggers.oss.snapshot import Snapshot, row_key
@@ -32,14 +35,20 @@ COMPLETE = "complete"
 
 GONE_S = 0.25
 """How often a bucket that is away is looked for."""
-COALESCE_S = 0.005
-"""Files that are due within this are taken together."""
 CLOCK_REALTIME_COARSE = 5
 """Linux's number for the clock from which file systems take ctime; Python has no name for it."""
 
 
 class BucketHidden(OSError):
     """Another file system is there, and nothing that is known: perhaps one is not mounted."""
+
+
+class _News(NamedTuple):
+    """A step, with its events and the rows of the snapshot's table."""
+
+    step: Step
+    events: list[Event]
+    rows: dict[str, str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +96,21 @@ class DirectorySource:
         with Watch(tree, known, self.options, leases=leases) as watch:
             while True:
                 changes, lost = notices.take()
-                step = await in_thread(partial(watch.step, changes, lost=lost))
-                await self._emit(context, known, step, tree.identity)
+                now = context.now()
+                news = await in_thread(partial(self._look, watch, changes, now, lost=lost))
+                await self._emit(context, known, news, tree.identity)
                 context.report(watch.report())
-                await _wait(notices, step.wait_s)
+                await _wait(notices, news.step.wait_s)
+
+    def _look(self, watch: Watch, changes: set[FileChange], now: datetime, *, lost: bool) -> _News:
+        """In a worker thread: one step, and what it brought as the store takes it."""
+        step = watch.step(changes, lost=lost)
+        moment = event_time(now)
+        events = [change_event(self.bucket, change, moment) for change in step.changes]
+        rows = {
+            row_key(change.path): change.new or None for change in chain(step.silent, step.changes)
+        }
+        return _News(step, events, rows)
 
     def _tree(self, known: Known, notices: Notices, *, flat: bool) -> Tree:
         root = str(self.root)
@@ -105,21 +125,16 @@ class DirectorySource:
         return Tree(root, notices, flat=flat)
 
     async def _emit(
-        self, context: SourceContext, known: Known, step: Step, identity: Identity
+        self, context: SourceContext, known: Known, news: _News, identity: Identity
     ) -> None:
+        step = news.step
         cursor = None
         if step.complete and known.identity != identity:
             cursor = f"{COMPLETE}:{identity.device}:{identity.inode}"
-        if not (step.silent or step.changes or cursor):
+        if not (news.rows or cursor):
             return
-        moment = event_time(context.now())
-        changes = (*step.silent, *step.changes)
-        await context.emit(
-            [change_event(self.bucket, change, moment) for change in step.changes],
-            cursor=cursor,
-            state={row_key(change.path): change.new or None for change in changes},
-        )
-        for change in changes:
+        await context.emit(news.events, cursor=cursor, state=news.rows)
+        for change in chain(step.silent, step.changes):
             known.snapshot.put(change.path, change.new)
         if cursor:
             known.before_ns = 0
@@ -155,7 +170,7 @@ async def _wait(notices: Notices, seconds: float) -> None:
     if seconds <= 0 or notices.heard.is_set():
         return
     try:
-        async with asyncio.timeout(max(seconds, COALESCE_S)):
+        async with asyncio.timeout(seconds):
             await notices.heard.wait()
     except TimeoutError:
         return

@@ -5,6 +5,7 @@ Runs in worker threads, one step at a time; nothing here waits or emits.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import time
@@ -24,6 +25,8 @@ from triggers.oss.tree import Difference, Identity, Tree
 
 BATCH = 1000
 """The most changes of one step."""
+COALESCE_S = 0.005
+"""What is due within this is taken together."""
 WALK_BUDGET_S = 0.05
 """How long the first comparison may go on in one step."""
 WALK_PAUSE_S = 0.02
@@ -32,15 +35,16 @@ COST_RATIO = 100
 """A comparison waits at least this many times as long as the one before it took."""
 COST_RATIO_BLIND = 10
 """The same while there are no notices."""
-AFTER_NOTICES_S = 1.0
-"""Notices may be lost: so long after some the next comparison comes, if it costs little."""
+AFTER_NOTICES_S = (1.0, 5.0)
+"""Notices may be lost: so long after the last, and at most after the first, the next comparison
+comes, if it costs little."""
 HELD_S = (0.05, 0.25)
 """When to ask again whether a writer has closed a file: at first, and at last."""
 HELD_EACH_S = 0.0005
 """The same for each file that is held, so that many of them cost no more than a few."""
 NOTICE_S = 2 * STEP_MS / 1000
 """How long a notice may have been on its way."""
-AGAIN = (1.0, 5.0)
+AGAIN = (1.0, 5.0, 20.0)
 """When a new directory is listed again, in settle times: it may not have been watched yet."""
 
 
@@ -108,16 +112,17 @@ class Watch:
         self._leases = leases
         self._settling = Settling()
         self._again = Settling()  # directories
+        self._files: set[str] = set()  # of those that settle: known to be regular files
         self._held: dict[str, float] = {}  # what a writer has open, and the pause (s) of asking
         self._seen: dict[str, tuple[str, float]] = {}  # unsure of a writer: what stays, since when
-        self._walk: Generator[list[Difference], None, None] | None = tree.differences(
-            known.snapshot
-        )
+        self._walk: Generator[list[Difference], None, None] | None = None
         self._urgent = True
-        self._noticed = False  # since the comparison began
         self._complete = False
+        self._full = False  # there may be more that is due
+        self._walked = 0.0  # when the comparison ended, or its last slice
         self._walk_cost_s = 0.0
-        self._next_walk = 0.0
+        self._first_notice = 0.0  # since the comparison began; 0 = there was none
+        self._last_notice = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -151,19 +156,22 @@ class Watch:
         for directory in hints.directories:
             self._list(directory)
         self._list_again()
-        self._noticed |= bool(changes)
         if lost:
             self._end_walk()
-            self._next_walk = 0.0
             self._urgent = True
-        elif changes and self._walk is None:
-            self._next_walk = min(self._next_walk, time.monotonic() + self._pause_s())
+        elif changes:
+            self._noticed()
         step = Step()
         self._compare(step)
         self._examine_due(step)
         step.complete = self._complete
         step.wait_s = self._wait_s()
         return step
+
+    def _noticed(self) -> None:
+        now = time.monotonic()
+        self._first_notice = self._first_notice or now
+        self._last_notice = now
 
     def _notice(self, paths: Iterable[str]) -> None:
         """Look at paths when they can have settled: what counts is when they were changed."""
@@ -182,6 +190,8 @@ class Watch:
                 for times in AGAIN:
                     self._again.hint(path, now + times * self._settle_s)
             else:
+                if stat.S_ISREG(status.st_mode):
+                    self._files.add(path)
                 due = files[status.st_ino] = now + max(0.0, self._left_s(status))
                 self._settling.hint(path, due)
         for path in gone:
@@ -220,7 +230,11 @@ class Watch:
         for path, status in differences:
             if path in self._held:
                 continue
-            left = self._settle_s if status is None else self._left_s(status)
+            if status is None:
+                left = self._settle_s
+            else:
+                left = self._left_s(status)
+                self._files.add(path)
             self._settling.hint(path, now + left)
 
     # Comparison of the whole bucket.
@@ -232,16 +246,13 @@ class Watch:
 
     def _compare(self, step: Step) -> None:
         started = time.monotonic()
+        if started < self._compare_at():
+            return
         if self._walk is None:
-            if started < self._next_walk:
-                return
             self._tree.check_root()
             self._walk = self._tree.differences(self._known.snapshot)
             self._walk_cost_s = 0.0
-            self._noticed = False
-        elif not self._urgent and started < self._next_walk:
-            return
-        assert self._walk is not None
+            self._first_notice = 0.0
         while len(step.silent) < BATCH:
             differences = next(self._walk, None)
             if differences is None:
@@ -250,29 +261,34 @@ class Watch:
             self._judge(differences, step)
             if not self._urgent or time.monotonic() - started > WALK_BUDGET_S:
                 break
-        now = time.monotonic()
-        self._walk_cost_s += now - started
-        self._next_walk = now + WALK_PAUSE_S
+        self._walked = time.monotonic()
+        self._walk_cost_s += self._walked - started
 
     def _walk_done(self, started: float) -> None:
         self._tree.count_unwatched()
-        now = time.monotonic()
-        self._walk_cost_s += now - started
-        # What was listed before it was watched is listed once more.
-        self._noticed |= self._tree.follow()
+        self._walked = time.monotonic()
+        self._walk_cost_s += self._walked - started
         self._walk = None
         self._complete = True
         self._urgent = False
-        self._next_walk = now + self._pause_s()
+        if self._tree.follow():
+            self._noticed()  # what was listed before it was watched is listed once more
 
-    def _pause_s(self) -> float:
-        """Until the next comparison."""
+    def _compare_at(self) -> float:
+        """When to begin the next comparison, or to go on with the present one."""
+        if self._urgent:
+            return 0.0
+        if self._walk is not None:
+            return self._walked + WALK_PAUSE_S
         if self._tree.blind:
-            return max(self._options.blind_compare_s, COST_RATIO_BLIND * self._walk_cost_s)
+            cost = COST_RATIO_BLIND * self._walk_cost_s
+            return self._walked + max(self._options.blind_compare_s, cost)
         pause = self._options.compare_s
-        if self._noticed:
-            pause = min(pause, AFTER_NOTICES_S)
-        return max(pause, COST_RATIO * self._walk_cost_s)
+        if self._first_notice:
+            quiet, most = AFTER_NOTICES_S
+            soon = min(self._last_notice + quiet, self._first_notice + most)
+            pause = min(pause, soon - self._walked)
+        return self._walked + max(pause, COST_RATIO * self._walk_cost_s)
 
     def _judge(self, differences: list[Difference], step: Step) -> None:
         """Before the first comparison is complete, old files that are not known are no news."""
@@ -292,6 +308,7 @@ class Watch:
         if self._known.before_ns and not self._complete:
             return  # first everything old gets its row
         paths = self._settling.take_due(time.monotonic(), BATCH)
+        self._full = len(paths) == BATCH
         for path in paths:
             change = self._examine(path)
             if change is not None:
@@ -303,37 +320,48 @@ class Watch:
     def _examine(self, path: str) -> Change | None:
         """What happened to a path; ``None``: nothing, or it is not settled and comes again."""
         old = self._known.snapshot.get(path)
-        full = self._tree.full(path)
         held = self._held.pop(path, 0.0)
         seen = self._seen.pop(path, None)
         try:
-            status = os.lstat(full)
-            if not stat.S_ISREG(status.st_mode):
-                return Change(path, old, "") if old else None
-            if old and signature(status) == old:
-                return None
-            left = self._left_s(status)
-            if left > 0:
-                self._settling.hint(path, time.monotonic() + left)
-                return None
-            writer = Writer.UNKNOWN
-            if self._leases:
-                status, writer = look(full)
-        except PermissionError:
-            pass  # not ours to open: told by staying the same
+            status, writer = self._look(path, old)
         except (FileNotFoundError, NotADirectoryError):
             return Change(path, old, "") if old else None
         except OSError:
             return None  # its directory may not be searched: reported with the directory
+        if not stat.S_ISREG(status.st_mode):
+            return Change(path, old, "") if old else None
         new = signature(status)
         if writer is Writer.SOMEBODY:
             self._hold(path, held)
+            return None
+        if new == old:
             return None
         left = self._left_s(status) if writer is Writer.NONE else self._unsure_s(path, new, seen)
         if left > 0:
             self._settling.hint(path, time.monotonic() + left)
             return None
-        return Change(path, old, new) if new != old else None
+        return Change(path, old, new)
+
+    def _look(self, path: str, old: str) -> tuple[os.stat_result, Writer]:
+        """The state of a path and of its writers, if that matters. ``OSError``."""
+        full = self._tree.full(path)
+        regular = path in self._files
+        self._files.discard(path)
+        if old or not regular:  # opening what is no regular file may have effects
+            status = os.lstat(full)
+            if not stat.S_ISREG(status.st_mode) or signature(status) == old:
+                return status, Writer.NONE
+        if self._leases:
+            try:
+                return look(full)
+            except PermissionError:
+                pass  # not ours to open: told by staying the same
+            except FileNotFoundError:
+                raise
+            except OSError as error:
+                if error.errno != errno.ELOOP:
+                    raise  # ELOOP: a link has taken its place
+        return os.lstat(full), Writer.UNKNOWN
 
     def _hold(self, path: str, before: float) -> None:
         """Nobody tells of the close: ask again, soon at first."""
@@ -352,7 +380,8 @@ class Watch:
         return left
 
     def _wait_s(self) -> float:
-        if self._walk is not None and self._urgent:
+        if self._full:
             return 0.0
-        times = (self._next_walk, self._settling.next_due(), self._again.next_due())
-        return max(0.0, min(each for each in times if each is not None) - time.monotonic())
+        times = (self._compare_at(), self._settling.next_due(), self._again.next_due())
+        left = min(each for each in times if each is not None) - time.monotonic()
+        return max(COALESCE_S, left) if not self._urgent else 0.0
