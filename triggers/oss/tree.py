@@ -42,7 +42,7 @@ class Difference(NamedTuple):
 class Hints:
     """Where to look: paths, and directories to list."""
 
-    paths: list[str] = field(default_factory=list)
+    paths: set[str] = field(default_factory=set)
     directories: list[str] = field(default_factory=list)
 
 
@@ -114,8 +114,8 @@ class Tree:
         if known is not None:
             if self._inode(path) != known:  # gone, or another one has taken its place
                 del self.directories[path]
-                hints.paths.append(path)
-                hints.paths.extend(snapshot.below(path))
+                hints.paths.add(path)
+                hints.paths.update(snapshot.below(path))
             else:
                 hints.directories.append(path)
             return
@@ -124,7 +124,7 @@ class Tree:
             path, directory = directory, directory.rpartition("/")[0]
             if not path:
                 return  # the first listing comes
-        hints.paths.append(path)
+        hints.paths.add(path)
 
     def _inode(self, path: str) -> int:
         """Of a directory; 0 if there is none."""
