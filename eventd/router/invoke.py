@@ -76,7 +76,7 @@ class Origin(Protocol):
 class _Recording:
     """Stands between the pool and the receiver: the end of a call is counted and recorded."""
 
-    __slots__ = ("call", "invoker", "on_data", "on_head", "receiver", "request")
+    __slots__ = ("call", "invoker", "receiver", "request")
 
     call: Call
 
@@ -84,8 +84,12 @@ class _Recording:
         self.invoker = invoker
         self.request = request
         self.receiver = receiver
-        self.on_head = receiver.on_head  # nothing to add: no hop on the way of the body
-        self.on_data = receiver.on_data
+
+    def on_head(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        self.receiver.on_head(status, headers)
+
+    def on_data(self, data: bytes) -> None:
+        self.receiver.on_data(data)
 
     def on_end(self, outcome: Outcome) -> None:
         self.invoker.record(self.call, self.request, outcome)
