@@ -99,7 +99,7 @@ class Triggers:
     def _type(self, name: str) -> TriggerType[Any]:
         found = self._state.trigger_types.get(name)
         if found is None:
-            known = " | ".join(sorted(self._state.trigger_types))
+            known = " | ".join(sorted(self._state.trigger_types)) or "none is installed"
             error = InvalidArgument(
                 f"TriggerType is set to an invalid value (allowed: {known}, actual: '{name[:100]}')"
             )
