@@ -43,6 +43,6 @@ daemon=$!
 $bin/python scripts/wait_ready.py "$data" "$daemon" 60 "$before"
 echo "$EVENTD_KAFKA" >"$data/kafka" # for make publish
 $bin/eventd deploy-demo --data "$data" --kafka "$EVENTD_KAFKA"
-echo "  or                    make publish TOPIC=orders MESSAGE='{\"orderId\": 7}'"
+echo "  publish, in short     make publish TOPIC=orders MESSAGE='{\"orderId\": 7}'"
 echo "  stop                  Ctrl-C"
 wait "$daemon"
