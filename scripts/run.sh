@@ -14,7 +14,8 @@ stop() { # stop PID: SIGTERM, and wait until it is gone
 
 finish() {
     local code=$?
-    trap '' INT TERM HUP
+    set +e # the terminal may be gone, and then nothing can be printed; stop them all the same
+    trap '' INT TERM HUP PIPE
     if [ -n "$daemon" ] && kill -0 "$daemon" 2>/dev/null; then
         echo "stopping: the daemon lets running requests end"
     fi
