@@ -155,7 +155,7 @@ def _instances(rows: Iterable[Mapping[str, Any]]) -> Table:
             row["state"],
             f"{row['busy']}/{row['slots']}",
             f"{row['memoryMb']:.0f} MB",
-            _age(time.time() - row["startedMs"] / 1000),
+            _age(row["ageS"]),
         )
     return table
 
