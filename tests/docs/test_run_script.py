@@ -49,5 +49,3 @@ def test_closing_the_terminal_stops_the_daemon(tmp_path: Path) -> None:
     if left:
         os.kill(int((tmp_path / "data" / "lock").read_text()), signal.SIGTERM)
     assert not left, "the daemon did not end by itself"
-    with socket.socket() as again:
-        again.bind(("127.0.0.1", port))
