@@ -96,6 +96,9 @@ def _page(status: Mapping[str, Any]) -> Group:
         (f"{queue['deadLetters']} dead letters", "red" if queue["deadLetters"] else ""),
     )
     parts: list[RenderableType] = [head]
+    for one in status.get("brokenAdapters", ()):
+        text = f"trigger type {one['name']} is not usable: {one['error']} ({one['target']})"
+        parts.append(Text(text, style="red"))
     if status["functions"]:
         parts.append(_functions(status["functions"]))
     else:
