@@ -7,12 +7,13 @@ import json
 import random
 import re
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import health
 import pytest
 import pytest_asyncio
-from system_node import Node, NodeFactory, Reply, until
+from system_node import Node, Reply, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -321,7 +322,6 @@ async def test_neighbours_hear_at_once_when_their_process_dies(node: Node, probe
 
 async def test_nothing_is_left_of_two_hundred_crashes(node: Node) -> None:
     """Descriptors, mounts, control groups and processes are what they were before."""
-    assert node.process is not None
     await until(lambda: nothing_lives(node), "idle instances end")
     launcher = health.launcher_of(node)
     before = await until(lambda: settled(node), "the stock of blanks is full")
@@ -366,7 +366,7 @@ async def settled(node: Node) -> Any:
         return None
     held = health.descriptors(daemon)
     held.pop("socket")  # this test's own connections among them
-    mounts = [open(f"/proc/{pid}/mountinfo").read() for pid in (daemon, launcher)]
+    mounts = [Path(f"/proc/{pid}/mountinfo").read_text() for pid in (daemon, launcher)]
     return {
         "daemon": held,
         "launcher": health.descriptors(launcher),
