@@ -41,12 +41,17 @@ async def watch(node: Node, bucket: str, name: str = "files", **config: Any) -> 
 
 
 async def trigger_status(node: Node, name: str) -> Any:
-    return next(one for one in (await node.status())["triggers"] if one["trigger"] == name)
+    found = [one for one in (await node.status())["triggers"] if one["trigger"] == name]
+    return found[0] if found else None
 
 
 async def told(node: Node, name: str, *words: str, healthy: bool = False) -> bool:
     one = await trigger_status(node, name)
-    return one["healthy"] is healthy and all(word in one["text"] for word in words)
+    return (
+        one is not None
+        and one["healthy"] is healthy
+        and all(word in one["text"] for word in words)
+    )
 
 
 def write(path: Path) -> None:
@@ -90,7 +95,7 @@ async def test_a_bucket_without_permission_says_so_and_works_when_it_is_given(
     async with Witness() as witness:
         one = node(
             env={"EVENTD_POOL_ALLOW_CONNECT": f"127.0.0.1:{witness.port}"},
-            prefix=("setpriv", "--bounding-set", "-dac_override,-dac_read_search"),
+            prefix=("setpriv", "--bounding-set", "-dac_override,-dac_read_search,-sys_resource"),
         )
         async with one:
             await one.deploy("work", witness.source + HANDLER)
