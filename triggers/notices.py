@@ -40,12 +40,15 @@ class Notices:
     Attributes:
         heard: set when there is something to ``take``.
         fault: why nothing is heard at present; empty if all is well.
+        paths: that are followed.
+        left: nobody listens any more.
     """
 
     def __init__(self, hub: _Hub) -> None:
         self.heard = asyncio.Event()
         self.fault = "not watching yet"
         self.paths: frozenset[str] = frozenset()
+        self.left = False
         self._hub = hub
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
@@ -110,6 +113,8 @@ class _Hub:
 
     def follow(self, notices: Notices, paths: frozenset[str]) -> None:
         with self._changing:
+            if notices.left:
+                return
             before = notices.paths
             notices.paths = paths
             if notices not in self._listeners:
@@ -125,6 +130,7 @@ class _Hub:
     def leave(self, notices: Notices) -> None:
         """Paths that nobody wants stay watched until the next change: they harm nobody."""
         with self._changing:
+            notices.left = True
             self._listeners = tuple(each for each in self._listeners if each is not notices)
             if not self._listeners and self._watcher is not None:
                 self._watcher.end()
