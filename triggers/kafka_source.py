@@ -81,6 +81,7 @@ class _Running:
         self.run: Run | None = None
 
     def ended(self, end: Delivery | Exception | None) -> None:
+        self.run = None  # it knows us: without the circle both go at once
         if isinstance(end, Exception):
             self._member.failed(end)
         else:
@@ -114,7 +115,8 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
         self._windowed = consumption.batch_window_s > 0
         self._dirty = asyncio.Event()
         self._quiet = asyncio.Event()
-        self._paused: set[TopicPartition] = set()
+        self._paused: dict[int, TopicPartition] = {}
+        self._places: dict[int, str] = {}
         self._window_timer: asyncio.TimerHandle | None = None
         self._failed: asyncio.Future[None] = self._loop.create_future()
         self.consumed = False
@@ -157,8 +159,8 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
         consumer, lanes = self._consumer, self._lanes
         while True:
             fetched = await consumer.getmany(timeout_ms=200, max_records=_FETCH_RECORDS)
-            for tp in list(self._paused):  # most were resumed by the unit that made room
-                self._resume(tp.partition)
+            for partition in list(self._paused):  # the unit that made room resumed most
+                self._resume(partition)
             if not fetched:
                 continue
             self.consumed = True
@@ -172,16 +174,16 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
             await asyncio.sleep(0)  # data at hand makes getmany return without giving way
 
     def _pause(self, tp: TopicPartition) -> None:
-        if tp in self._consumer.assignment() and tp not in self._paused:
+        if tp in self._consumer.assignment() and tp.partition not in self._paused:
             self._consumer.pause(tp)
-            self._paused.add(tp)
+            self._paused[tp.partition] = tp
 
     def _resume(self, partition: int) -> None:
-        tp = TopicPartition(self._plan.topic, partition)
-        if tp in self._paused and not self._lanes.crowded(
+        tp = self._paused.get(partition)
+        if tp is not None and not self._lanes.crowded(
             partition, records=self._buffer_records // 2, size=_BUFFER_BYTES // 2
         ):
-            self._paused.discard(tp)
+            del self._paused[partition]
             if tp in self._consumer.assignment():
                 self._consumer.resume(tp)
 
@@ -249,7 +251,9 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
 
     def _event(self, unit: Unit) -> Event:
         first = unit.records[0]
-        place = f"{first.topic}-{first.partition}"
+        place = self._places.get(first.partition)
+        if place is None:
+            place = self._places[first.partition] = f"{first.topic}-{first.partition}"
         name = f"{place}-{first.offset}"
         if len(unit.records) > 1:
             name = f"{name}+{len(unit.records)}"
