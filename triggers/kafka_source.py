@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import (
@@ -42,6 +43,7 @@ class KafkaSource:
 
     def __init__(self, consumption: Consumption) -> None:
         self._consumption = consumption
+        self._away = False
 
     async def run(self, context: SourceContext) -> None:
         """See ``plugin.Source``. Cancelling lets running calls end within the revoke grace and
@@ -52,7 +54,7 @@ class KafkaSource:
             member: _Member | None = None
             try:
                 pins = await starting_offsets(self._consumption, context)
-                member = _Member(self._consumption, context, pins)
+                member = _Member(self._consumption, context, pins, partial(self._report, context))
                 await member.run()
             except UnknownTopicOrPartitionError:
                 text = f"topic '{topic}' does not exist"
@@ -65,9 +67,17 @@ class KafkaSource:
                 text = _trouble(_first(ours or group))
             if member is not None and member.consumed:
                 pause_s = _BACKOFF_S[0]
-            context.report(SourceReport(text, healthy=False))
+            self._report(context, SourceReport(text, healthy=False))
             await context.sleep(pause_s)
             pause_s = min(pause_s * 2, _BACKOFF_S[1])
+
+    def _report(self, context: SourceContext, report: SourceReport) -> None:
+        """Tell ``status``, and the log once per outage."""
+        context.report(report)
+        if self._away == report.healthy:
+            self._away = not report.healthy
+            level = logging.INFO if report.healthy else logging.WARNING
+            log.log(level, "topic %s: %s", self._consumption.topic, report.text)
 
 
 class _Running:
@@ -92,11 +102,16 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
     """One membership of the consumer group, from joining to the first failure."""
 
     def __init__(
-        self, consumption: Consumption, context: SourceContext, pins: Mapping[int, int]
+        self,
+        consumption: Consumption,
+        context: SourceContext,
+        pins: Mapping[int, int],
+        report: Callable[[SourceReport], None],
     ) -> None:
         self._plan = consumption
         self._context = context
         self._pins = pins
+        self._report = report
         self._encoder = Encoder(
             consumption.instance, consumption.account_id, raw_data=consumption.raw_data
         )
@@ -300,7 +315,7 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
             return True
         except (KafkaError, TimeoutError) as error:
             self._dirty.set()
-            self._context.report(SourceReport(_trouble(error), healthy=False))
+            self._report(SourceReport(_trouble(error), healthy=False))
             return False
         self._lanes.committed(positions)
         return True
@@ -339,7 +354,7 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
             self._lanes.assign(tp.partition, position)
         self._lanes.release()
         self._fill()
-        self._context.report(
+        self._report(
             SourceReport(f"consuming {len(partitions)} partitions of '{self._plan.topic}'")
         )
 
@@ -363,7 +378,7 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
 
     async def _watch_forever(self) -> None:
         while True:
-            self._context.report(await self._look())
+            self._report(await self._look())
             await self._context.sleep(_WATCH_EVERY_S)
 
     async def _look(self) -> SourceReport:
