@@ -51,10 +51,10 @@ def make_events(rules: list[Rule], rnd: random.Random) -> list[tuple[str, Event]
 
 def rate(index: RuleIndex, events: list[tuple[str, Event]]) -> float:
     match = index.match
-    start = time.perf_counter()
+    start = time.process_time()
     for source, event in events:
         match(source, event)
-    return len(events) / (time.perf_counter() - start)
+    return len(events) / (time.process_time() - start)
 
 
 def main() -> None:

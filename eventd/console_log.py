@@ -16,6 +16,8 @@ _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime
 _COLOURS = {"WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[31;1m"}
 _DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
 
+REPEAT_S = 300.0
+
 
 class JsonFormatter(logging.Formatter):
     """One object a line: ``time`` (RFC 3339, UTC), ``level``, ``logger``, ``message``, the
@@ -80,13 +82,32 @@ class _BoundedHandler(QueueHandler):
         return record  # same process: the formatter wants exc_info and extra as they are
 
 
+class _Once(logging.Filter):
+    """A library says the same thing once in ``REPEAT_S``: clients report each vain attempt."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name.partition(".")[0] in ("eventd", "triggers"):
+            return True
+        key = record.name, str(record.msg)
+        if record.created - self._said.get(key, -REPEAT_S) < REPEAT_S:
+            return False
+        if len(self._said) >= 1000:
+            self._said.clear()
+        self._said[key] = record.created
+        return True
+
+
 @contextmanager
 def console_log(level: str, form: str, stream: TextIO | None = None) -> Iterator[None]:
     """Log to ``stream`` (stderr) during the block, written by a thread of its own.
 
     Args:
         level: ``debug``, ``info``, ``warning`` or ``error``, for eventd's loggers; libraries are
-            heard from ``warning`` on.
+            heard from ``warning`` on, and not with the same again and again.
         form: ``auto`` (human on a terminal, else JSON), ``human`` or ``json``.
 
     Leaving the block writes what is waiting.
@@ -98,6 +119,7 @@ def console_log(level: str, form: str, stream: TextIO | None = None) -> Iterator
     output.setFormatter(HumanFormatter(colour=terminal) if human else JsonFormatter())
     waiting: queue.Queue[logging.LogRecord] = queue.Queue(maxsize=10_000)
     handler = _BoundedHandler(waiting)
+    handler.addFilter(_Once())
     listener = QueueListener(waiting, output)
     root, own, adapters = (logging.getLogger(name) for name in ("", "eventd", "triggers"))
     before = root.level, own.level, adapters.level

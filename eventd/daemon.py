@@ -328,6 +328,7 @@ def _control(parts: _Parts, adapters: Adapters, sources: Sources) -> ControlStat
             unpacked_bytes=parts.settings.pool.max_unpacked_bytes,
         ),
         wait_effective=wait_effective,
+        settings_for=parts.source_settings,
     )
 
 

@@ -21,6 +21,7 @@ from pydantic.alias_generators import to_camel
 from eventd.errors import InvalidArgument, TriggerConflict
 from eventd.model.event import Event
 from eventd.model.fold import fold
+from eventd.model.secrets import masked
 
 __all__ = [
     "ConfigT",
@@ -234,6 +235,9 @@ class TriggerType(ABC, Generic[ConfigT]):
     config: type[ConfigT]
     has_source_arn: ClassVar[bool] = True
     """Whether ``sourceArn`` means something; if not, FC answers ``null`` whatever was sent."""
+    secrets: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    """Paths of keys of ``triggerConfig``, in lower case, whose values are never shown: the API
+    answers ``***``, and who sends that back keeps the stored value."""
 
     @abstractmethod
     def source_key(self, trigger: Trigger[ConfigT], settings: SourceSettings) -> str | None:
@@ -261,11 +265,16 @@ class TriggerType(ABC, Generic[ConfigT]):
         """Why ``trigger`` may not stand beside ``other`` of the same type; ``None`` if it may."""
         return None
 
+    def claims(self, trigger: Trigger[ConfigT], settings: SourceSettings) -> Mapping[str, str]:
+        """What one trigger alone may hold, whatever the types of the others: a name that is the
+        same for all who would hold it, and what to say to the second one."""
+        return {}
+
     def payload(self, event: Event, trigger: Trigger[ConfigT], settings: SourceSettings) -> bytes:
         """The bytes for this trigger's function. The default is the event's data, serialised once
         for all triggers."""
         return event.data
 
     def response_config(self, config: Mapping[str, Any]) -> Mapping[str, Any]:
-        """``triggerConfig`` as the API answers it; FC echoes what was sent."""
-        return config
+        """``triggerConfig`` as the API answers it; FC echoes what was sent. Without secrets."""
+        return masked(config, self.secrets)

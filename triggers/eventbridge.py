@@ -23,7 +23,7 @@ from eventd.plugin import (
     TriggerConfig,
     TriggerType,
 )
-from triggers.kafka import REVOKE_GRACE_S, KafkaClient, group_of, same_subscription
+from triggers.kafka import REVOKE_GRACE_S, KafkaClient, group_of, subscription_claims
 from triggers.kafka_consumption import Consumption
 from triggers.kafka_lanes import OrderBy
 from triggers.kafka_source import KafkaSource
@@ -175,16 +175,12 @@ class EventBridgeTrigger(TriggerType[EventBridgeConfig]):
                 ".sourceKafkaParameters.InstanceId",
             )
 
-    def conflict(
-        self, trigger: Trigger[EventBridgeConfig], other: Trigger[EventBridgeConfig]
-    ) -> str | None:
-        mine, theirs = _kafka(trigger.config), _kafka(other.config)
-        return same_subscription(
-            mine.instance_id,
-            mine.topic,
-            group_of(trigger, mine.consumer_group),
-            (theirs.instance_id, theirs.topic, group_of(other, theirs.consumer_group)),
-        )
+    def claims(
+        self, trigger: Trigger[EventBridgeConfig], settings: SourceSettings
+    ) -> dict[str, str]:
+        kafka = _kafka(trigger.config)
+        group = group_of(trigger, kafka.consumer_group)
+        return subscription_claims(_servers(kafka, settings), kafka.topic, group)
 
 
 def _kafka(config: EventBridgeConfig) -> SourceKafkaParameters:

@@ -40,7 +40,7 @@ class KafkaSecurity(BaseModel):
     protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
     username: str = ""
-    password: str = ""
+    password: Annotated[str, Field(repr=False)] = ""
     ca_file: str = ""
     cert_file: str = ""
     key_file: str = ""
@@ -166,20 +166,16 @@ def group_of(trigger: Trigger[Any], configured: str) -> str:
     return configured or f"eventd-{trigger.service}-{trigger.function}-{trigger.name}"
 
 
-def same_subscription(
-    servers: str, topic: str, group: str, other: tuple[str, str, str]
-) -> str | None:
-    """Why two triggers may not stand side by side: within one group each would see a part."""
-    hosts = {host.strip() for host in servers.split(",")}
-    other_hosts = {host.strip() for host in other[0].split(",")}
-    if hosts & other_hosts and (topic, group) == other[1:]:
-        return f"consumer group '{group}' already reads topic '{topic}' of this cluster"
-    return None
+def subscription_claims(servers: str, topic: str, group: str) -> dict[str, str]:
+    """Within one group two triggers would each see a part of the topic."""
+    text = f"consumer group '{group}' already reads topic '{topic}' of this cluster"
+    return {f"kafka|{host.strip()}|{topic}|{group}": text for host in servers.split(",")}
 
 
 class KafkaTrigger(TriggerType[KafkaConfig]):
     name: ClassVar[str] = "kafka"
     config = KafkaConfig
+    secrets = (("security", "password"),)
 
     def source_key(self, trigger: Trigger[KafkaConfig], settings: SourceSettings) -> str | None:
         return f"kafka:{trigger.id}" if trigger.config.enable else None
@@ -219,14 +215,10 @@ class KafkaTrigger(TriggerType[KafkaConfig]):
                 field="triggerConfig.bootstrapServers",
             )
 
-    def conflict(self, trigger: Trigger[KafkaConfig], other: Trigger[KafkaConfig]) -> str | None:
-        mine, theirs = trigger.config, other.config
-        return same_subscription(
-            mine.bootstrap_servers,
-            mine.topic,
-            group_of(trigger, mine.consumer_group),
-            (theirs.bootstrap_servers, theirs.topic, group_of(other, theirs.consumer_group)),
-        )
+    def claims(self, trigger: Trigger[KafkaConfig], settings: SourceSettings) -> dict[str, str]:
+        config = trigger.config
+        group = group_of(trigger, config.consumer_group)
+        return subscription_claims(_servers(config, settings), config.topic, group)
 
 
 def _servers(config: KafkaConfig, settings: SourceSettings) -> str:

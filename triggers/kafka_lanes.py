@@ -269,6 +269,8 @@ class Lanes:
         waiting = lane.records
         records = [waiting.popleft()]
         size = _size(records[0])
+        if self._batch_size == 1:
+            return records, size
         while waiting and len(records) < self._batch_size:
             more = size + _size(waiting[0])
             if more > self._batch_bytes:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import (
@@ -43,6 +44,7 @@ class KafkaSource:
 
     def __init__(self, consumption: Consumption) -> None:
         self._consumption = consumption
+        self._away = False
 
     async def run(self, context: SourceContext) -> None:
         """See ``plugin.Source``. Cancelling lets running calls end within the revoke grace and
@@ -53,7 +55,7 @@ class KafkaSource:
             member: _Member | None = None
             try:
                 pins = await starting_offsets(self._consumption, context)
-                member = _Member(self._consumption, context, pins)
+                member = _Member(self._consumption, context, pins, partial(self._report, context))
                 await member.run()
             except UnknownTopicOrPartitionError:
                 text = f"topic '{topic}' does not exist"
@@ -66,9 +68,17 @@ class KafkaSource:
                 text = _trouble(_first(ours or group))
             if member is not None and member.consumed:
                 pause_s = _BACKOFF_S[0]
-            context.report(SourceReport(text, healthy=False))
+            self._report(context, SourceReport(text, healthy=False))
             await context.sleep(pause_s)
             pause_s = min(pause_s * 2, _BACKOFF_S[1])
+
+    def _report(self, context: SourceContext, report: SourceReport) -> None:
+        """Tell ``status``, and the log once per outage."""
+        context.report(report)
+        if self._away == report.healthy:
+            self._away = not report.healthy
+            level = logging.INFO if report.healthy else logging.WARNING
+            log.log(level, "topic %s: %s", self._consumption.topic, report.text)
 
 
 class _Running:
@@ -82,6 +92,7 @@ class _Running:
         self.run: Run | None = None
 
     def ended(self, end: Delivery | Exception | None) -> None:
+        self.run = None  # it knows us: without the circle both go at once
         if isinstance(end, Exception):
             self._member.failed(end)
         else:
@@ -92,11 +103,16 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
     """One membership of the consumer group, from joining to the first failure."""
 
     def __init__(
-        self, consumption: Consumption, context: SourceContext, pins: Mapping[int, int]
+        self,
+        consumption: Consumption,
+        context: SourceContext,
+        pins: Mapping[int, int],
+        report: Callable[[SourceReport], None],
     ) -> None:
         self._plan = consumption
         self._context = context
         self._pins = pins
+        self._report = report
         self._encoder = Encoder(
             consumption.instance, consumption.account_id, raw_data=consumption.raw_data
         )
@@ -115,7 +131,8 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
         self._windowed = consumption.batch_window_s > 0
         self._dirty = asyncio.Event()
         self._quiet = asyncio.Event()
-        self._paused: set[TopicPartition] = set()
+        self._paused: dict[int, TopicPartition] = {}
+        self._places: dict[int, str] = {}
         self._window_timer: asyncio.TimerHandle | None = None
         self._failed: asyncio.Future[None] = self._loop.create_future()
         self.consumed = False
@@ -158,8 +175,8 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
         consumer, lanes = self._consumer, self._lanes
         while True:
             fetched = await consumer.getmany(timeout_ms=200, max_records=_FETCH_RECORDS)
-            for tp in list(self._paused):  # most were resumed by the unit that made room
-                self._resume(tp.partition)
+            for partition in list(self._paused):  # the unit that made room resumed most
+                self._resume(partition)
             if not fetched:
                 continue
             self.consumed = True
@@ -173,16 +190,16 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
             await asyncio.sleep(0)  # data at hand makes getmany return without giving way
 
     def _pause(self, tp: TopicPartition) -> None:
-        if tp in self._consumer.assignment() and tp not in self._paused:
+        if tp in self._consumer.assignment() and tp.partition not in self._paused:
             self._consumer.pause(tp)
-            self._paused.add(tp)
+            self._paused[tp.partition] = tp
 
     def _resume(self, partition: int) -> None:
-        tp = TopicPartition(self._plan.topic, partition)
-        if tp in self._paused and not self._lanes.crowded(
+        tp = self._paused.get(partition)
+        if tp is not None and not self._lanes.crowded(
             partition, records=self._buffer_records // 2, size=_BUFFER_BYTES // 2
         ):
-            self._paused.discard(tp)
+            del self._paused[partition]
             if tp in self._consumer.assignment():
                 self._consumer.resume(tp)
 
@@ -250,7 +267,9 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
 
     def _event(self, unit: Unit) -> Event:
         first = unit.records[0]
-        place = f"{first.topic}-{first.partition}"
+        place = self._places.get(first.partition)
+        if place is None:
+            place = self._places[first.partition] = f"{first.topic}-{first.partition}"
         name = f"{place}-{first.offset}"
         if len(unit.records) > 1:
             name = f"{name}+{len(unit.records)}"
@@ -297,7 +316,7 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
             return True
         except (KafkaError, TimeoutError) as error:
             self._dirty.set()
-            self._context.report(SourceReport(_trouble(error), healthy=False))
+            self._report(SourceReport(_trouble(error), healthy=False))
             return False
         self._lanes.committed(positions)
         return True
@@ -336,7 +355,7 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
             self._lanes.assign(tp.partition, position)
         self._lanes.release()
         self._fill()
-        self._context.report(
+        self._report(
             SourceReport(f"consuming {len(partitions)} partitions of '{self._plan.topic}'")
         )
 
@@ -360,7 +379,7 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
 
     async def _watch_forever(self) -> None:
         while True:
-            self._context.report(await self._look())
+            self._report(await self._look())
             await self._context.sleep(_WATCH_EVERY_S)
 
     async def _look(self) -> SourceReport:

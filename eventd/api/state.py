@@ -107,6 +107,7 @@ class ControlState:
     Attributes:
         trigger_types: adapters by their type name.
         settings: account, region, data directory and buckets.
+        settings_for: the same with the options of a trigger type.
         available_azs: what ``GetAccountSettings`` answers.
         wait_effective: waits, a bounded time, until the source of a trigger (service, function,
             name) watches, so that what happens after the answer reaches the trigger.
@@ -120,12 +121,16 @@ class ControlState:
     clock: Clock
     limits: Limits = field(default_factory=Limits)
     wait_effective: Callable[[str, str, str], Awaitable[None]] = _at_once
+    settings_for: Callable[[str], SourceSettings] | None = None
     available_azs: tuple[str, ...] = ("cn-hongkong-c",)
     unknown: UnknownKeys = field(default_factory=UnknownKeys)
     writers: Writers = field(default_factory=Writers)
     packing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))
     """Packages that are unpacked for inspection at the same time; each costs its size twice."""
     url_secret: bytes = field(default_factory=lambda: os.urandom(32))
+
+    def source_settings(self, trigger_type: str) -> SourceSettings:
+        return self.settings_for(trigger_type) if self.settings_for else self.settings
 
     def now(self) -> str:
         """The wall clock as FC writes it."""

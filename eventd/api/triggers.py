@@ -26,6 +26,7 @@ from eventd.errors import (
     TriggerNotFound,
 )
 from eventd.model.resources import LATEST, JsonObject, TriggerRecord
+from eventd.model.secrets import unmasked
 from eventd.plugin import Trigger, TriggerType
 from eventd.sources.typed import typed_trigger
 from eventd.store.interface import StaleWrite
@@ -126,18 +127,34 @@ class Triggers:
         view = view_of(self._metadata, service, record.qualifier or LATEST)
         view.function(self._metadata, record.function)
         trigger = typed_trigger(record, kind)
-        kind.validate(trigger, self._state.settings)
-        for other in self._others(record, kind):
+        settings = self._state.source_settings(record.type)
+        kind.validate(trigger, settings)
+        for other in self._others(record, record.type, kind):
             reason = kind.conflict(trigger, other)
             if reason:
-                raise TriggerConflict(f"trigger '{record.name}' is refused: {reason}")
+                raise _refused(record, reason)
+        claims = kind.claims(trigger, settings)
+        if claims:
+            self._check_claims(record, claims)
 
-    def _others(self, record: TriggerRecord, kind: TriggerType[Any]) -> list[Trigger[Any]]:
-        """Every other trigger of this type; each config is read once per change of it."""
-        before = self._typed.get(record.type, {})
+    def _check_claims(self, record: TriggerRecord, claims: Mapping[str, str]) -> None:
+        """Raises ``TriggerConflict`` if another trigger, of whatever type, holds one of them."""
+        for name, kind in self._state.trigger_types.items():
+            settings = self._state.source_settings(name)
+            for other in self._others(record, name, kind):
+                held = kind.claims(other, settings)
+                for claim in claims:
+                    if claim in held:
+                        raise _refused(record, f"{claims[claim]} (trigger '{other.name}')")
+
+    def _others(
+        self, record: TriggerRecord, kind_name: str, kind: TriggerType[Any]
+    ) -> list[Trigger[Any]]:
+        """Every other trigger of a type; each config is read once per change of it."""
+        before = self._typed.get(kind_name, {})
         now: dict[str, tuple[str, Trigger[Any]]] = {}
         for other in self._metadata.triggers():
-            if other.type != record.type or other.trigger_id == record.trigger_id:
+            if other.type != kind_name or other.trigger_id == record.trigger_id:
                 continue
             found = before.get(other.trigger_id)
             if found is None or found[0] != other.etag:
@@ -148,7 +165,7 @@ class Triggers:
                     log.warning("trigger %s is not valid any more: %s", other.name, error)
                     continue
             now[other.trigger_id] = found
-        self._typed[record.type] = now
+        self._typed[kind_name] = now
         return [trigger for _, trigger in now.values()]
 
     async def get(self, request: web.Request) -> web.Response:
@@ -178,16 +195,18 @@ class Triggers:
         async def attempt() -> TriggerRecord:
             current = self._find(request)
             check_match(request, current.etag)
+            kind = self._type(current.type)
+            config = merged(current.config, body.trigger_config)
             changed = replace(
                 current,
-                config=merged(current.config, body.trigger_config),
+                config=dict(unmasked(config, current.config, kind.secrets)),
                 invocation_role=given.get("invocationRole", current.invocation_role),
                 qualifier=given.get("qualifier", current.qualifier),
                 description=given.get("description", current.description),
                 etag=uuid.uuid4().hex,
                 last_modified_time=self._state.now(),
             )
-            self._check(changed, self._type(current.type))
+            self._check(changed, kind)
             await self._metadata.save_trigger(changed, expect=current.etag)
             return changed
 
@@ -239,6 +258,10 @@ def merged(stored: JsonObject, given: Mapping[str, Any]) -> JsonObject:
 
 def _without_null(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if value is not None}
+
+
+def _refused(record: TriggerRecord, reason: str) -> TriggerConflict:
+    return TriggerConflict(f"trigger '{record.name}' is refused: {reason}")
 
 
 def _exists(record: TriggerRecord) -> TriggerAlreadyExists:

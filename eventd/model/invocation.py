@@ -62,7 +62,8 @@ class Outcome:
         system: the attempt failed for a reason that is not the function's (no capacity, the node
             went away); it does not use up an attempt.
         error: class name for statistics: ``FunctionTimeoutError``, ``FunctionOOMError``,
-            ``FunctionUnhandledError``, ``ResourceExhausted``, ``InstanceLost``, ... or empty.
+            ``FunctionUnhandledError``, ``FunctionExitError``, ``ResourceExhausted``,
+            ``InstanceLost``, ... or empty.
         status: the HTTP status for a caller who waits (200 also for function errors, FC 4.4).
         duration_ms: time in the handler.
         memory_mb: peak memory of the instance.

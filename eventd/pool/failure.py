@@ -28,9 +28,11 @@ def initializer_timed_out(
     return _function_error("FunctionTimeoutError", text, 0.0, memory_mb, instance_id)
 
 
-def exited(duration_ms: float, memory_mb: float, instance_id: str) -> Outcome:
+def exited(duration_ms: float, memory_mb: float, instance_id: str, *, sure: bool = True) -> Outcome:
+    """The call took its instance down; not ``sure``: it or another one that ran beside it."""
     text = f"{EXIT_TEXT} (duration: {duration_ms:.0f}ms, maxMemoryUsage: {memory_mb:.2f}MB)"
-    return _function_error("FunctionUnhandledError", text, duration_ms, memory_mb, instance_id)
+    error = "FunctionExitError" if sure else "FunctionUnhandledError"
+    return _function_error(error, text, duration_ms, memory_mb, instance_id)
 
 
 def out_of_memory(
@@ -89,13 +91,15 @@ def ended_early(
     instance_id: str,
     *,
     killed: bool,
+    alone: bool,
 ) -> Outcome:
-    """The process ended under the call; ``killed`` by us, for another call's sake."""
+    """The process ended under the call; ``killed`` by us, for another call's sake; ``alone``: no
+    other call ran in it."""
     if status.oom:
         return out_of_memory(snapshot, duration_ms, memory_mb, instance_id)
     if killed:
         return lost(instance_id)
-    return exited(duration_ms, memory_mb, instance_id)
+    return exited(duration_ms, memory_mb, instance_id, sure=alone)
 
 
 def lost(instance_id: str) -> Outcome:

@@ -388,13 +388,16 @@ class Instance:
             left.append(first)
         now = self._monotonic()
         self.load = 0
+        alone = len(left) <= 1
         for call in left:
-            self._answer(call, self._epitaph(call, status, now), now)
+            self._answer(call, self._epitaph(call, status, now, alone=alone), now)
         if initializing and not self._killed:
-            self._owner.failed(self, self._epitaph(None, status, now), self.concurrency - 1)
+            outcome = self._epitaph(None, status, now, alone=True)
+            self._owner.failed(self, outcome, self.concurrency - 1)
 
-    def _epitaph(self, call: Call | None, status: ExitStatus, now: float) -> Outcome:
+    def _epitaph(
+        self, call: Call | None, status: ExitStatus, now: float, *, alone: bool
+    ) -> Outcome:
         duration = (now - call.started_at) * 1e3 if call is not None and call.stream else 0.0
-        return failure.ended_early(
-            self.snapshot, status, duration, self.memory_mb, self.id, killed=self._killed
-        )
+        usage = (duration, self.memory_mb, self.id)
+        return failure.ended_early(self.snapshot, status, *usage, killed=self._killed, alone=alone)

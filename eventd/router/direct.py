@@ -296,4 +296,5 @@ class DirectRun:
             self.task = self._spawn(self.ending(self._direct.again, self, outcome))
             return
         self._over = True
+        del self.call  # it knows us: without the circle both go at once
         self._on_end(_ONE)

@@ -28,7 +28,7 @@ class Hit:
 
 
 _FEW = 8
-_Few = tuple[Any, ...]  # flat: suffix, event type (exact or with a final *), hit, suffix, ...
+_Few = tuple[Any, ...]  # flat: suffix, event type (exact or with a final *), (hit,), suffix, ...
 _Leaf = dict[str, tuple[Hit, ...]]  # event type → hits
 _Many = dict[int, dict[str, _Leaf]]  # length → suffix → leaf
 _Node = _Few | _Many
@@ -50,12 +50,16 @@ def reduce_types(types: Iterable[str]) -> tuple[str, ...]:
 class _Source:
     """The rules of one source."""
 
-    __slots__ = ("_types", "_used", "prefixes")
+    __slots__ = ("_types", "_used", "last", "last_subject", "last_type", "prefixes")
 
     def __init__(self) -> None:
         self.prefixes: dict[int, dict[str, _Node]] = {}  # length → prefix → node
         self._used: dict[str, int] = {}  # type text → number of rules
         self._types: dict[str, tuple[str, ...]] = {}  # event type → type texts that match it
+        # the last answer: the events of a topic have one subject and one type, the same objects
+        self.last_subject: str | None = None
+        self.last_type = ""
+        self.last: tuple[Hit, ...] = ()
 
     def matching_types(self, event_type: str) -> tuple[str, ...]:
         found = self._types.get(event_type)
@@ -76,7 +80,7 @@ class _Source:
         suffix = sys.intern(rule.suffix)  # equal texts are one object: found by identity
         for kind in map(sys.intern, reduce_types(rule.types)):
             if isinstance(node, tuple) and len(node) < 3 * _FEW:
-                node = (*node, suffix, kind, hit)
+                node = (*node, suffix, kind, (hit,))
             else:
                 if isinstance(node, tuple):
                     node = _table(node)
@@ -84,7 +88,7 @@ class _Source:
                 leaf[kind] = (*leaf.get(kind, ()), hit)
             self._used[kind] = self._used.get(kind, 0) + 1
         by_prefix[rule.prefix] = node
-        self._types.clear()
+        self._forget()
 
     def drop(self, rule: Rule, hit: Hit) -> None:
         by_prefix = self.prefixes[len(rule.prefix)]
@@ -99,26 +103,41 @@ class _Source:
             self._used[kind] -= 1
             if not self._used[kind]:
                 del self._used[kind]
+        self._forget()
+
+    def _forget(self) -> None:
         self._types.clear()
+        self.last_subject = None
 
 
-def _triples(few: _Few) -> Iterator[tuple[str, str, Hit]]:
+def _triples(few: _Few) -> Iterator[tuple[str, str, tuple[Hit]]]:
     flat = iter(few)
     return zip(flat, flat, flat, strict=True)
 
 
+def _few_hits(few: _Few, types: tuple[str, ...], subject: str) -> tuple[Hit, ...]:
+    found: tuple[Hit, ...] = ()
+    flat = iter(few)
+    for suffix, kind, hits in zip(flat, flat, flat):  # noqa: B905 - a multiple of 3
+        if kind in types and subject.endswith(suffix):
+            found += hits
+    return found
+
+
 def _table(few: _Few) -> _Many:
     table: _Many = {}
-    for suffix, kind, hit in _triples(few):
+    for suffix, kind, hits in _triples(few):
         leaf = table.setdefault(len(suffix), {}).setdefault(suffix, {})
-        leaf[kind] = (*leaf.get(kind, ()), hit)
+        leaf[kind] = (*leaf.get(kind, ()), *hits)
     return table
 
 
 def _without(node: _Node, suffix: str, hit: Hit) -> _Node:
     """The node without what ``hit`` put into it; empty when nothing is left."""
     if isinstance(node, tuple):
-        return tuple(part for triple in _triples(node) if triple[2] is not hit for part in triple)
+        return tuple(
+            part for triple in _triples(node) if triple[2][0] is not hit for part in triple
+        )
     leaves = node[len(suffix)]
     leaf = {
         kind: kept
@@ -170,22 +189,27 @@ class RuleIndex:
         node = self._sources.get(source)
         if node is None:
             return ()
-        types = node.matching_types(event.type)
-        subject = event.subject
+        subject, event_type = event.subject, event.type
+        if subject is node.last_subject and event_type is node.last_type:
+            return node.last
+        types = node.matching_types(event_type)
         found: tuple[Hit, ...] = ()
         for length, by_prefix in node.prefixes.items():
             rules = by_prefix.get(subject[:length])
             if rules is None:
                 continue
             if isinstance(rules, tuple):
-                flat = iter(rules)
-                for suffix, kind, hit in zip(flat, flat, flat):  # noqa: B905 - a multiple of 3
+                if len(rules) == 3:  # one rule, the common case
+                    suffix, kind, hits = rules
                     if kind in types and subject.endswith(suffix):
-                        found += (hit,)
+                        found = found + hits if found else hits
+                else:
+                    found += _few_hits(rules, types, subject)
                 continue
             for suffix_length, leaves in rules.items():
                 leaf = leaves.get(subject[-suffix_length:] if suffix_length else "")
                 if leaf is not None:
                     for kind in types:
                         found += leaf.get(kind, ())
+        node.last_subject, node.last_type, node.last = subject, event_type, found
         return found

@@ -47,7 +47,7 @@ async def test_a_process_that_ends_is_an_error_of_its_call(
     after = await bench.run(function)
 
     assert outcome.error_type == ErrorType.UNHANDLED
-    assert outcome.error == "FunctionUnhandledError"
+    assert outcome.error == "FunctionExitError"
     assert re.fullmatch(EXITED, json.loads(outcome.payload)["errorMessage"])
     assert after.succeeded
     assert after.payload != before.payload
@@ -338,7 +338,7 @@ async def test_an_instance_that_speaks_nonsense_is_ended(bench: Bench) -> None:
     outcome = await bench.run(function, b"nonsense")
     after = await bench.run(function)
 
-    assert outcome.error == "FunctionUnhandledError"
+    assert outcome.error == "FunctionExitError"
     assert bench.metrics.instance_protocol_errors == 1
     assert after.payload == b"done"
 

@@ -105,6 +105,6 @@ async def test_a_crash_a_timeout_and_a_client_who_leaves_replace_the_instance(
     gone = await left.outcome()
     after = await sandboxed.run(function)
 
-    assert (crash.error, late.error) == ("FunctionUnhandledError", "FunctionTimeoutError")
+    assert (crash.error, late.error) == ("FunctionExitError", "FunctionTimeoutError")
     assert gone.error == "ClientClosedRequest"
     assert after.succeeded

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from eventd.model.secrets import MASK, unmasked
 from eventd.plugin import InvalidArgument, SourceSettings, Trigger, TriggerConfig
 from triggers.eventbridge import EventBridgeConfig, EventBridgeTrigger
 from triggers.kafka import KafkaConfig, KafkaTrigger
@@ -78,18 +79,22 @@ def test_a_starting_time_without_zone_is_utc() -> None:
 
 def test_one_group_reads_a_topic_once() -> None:
     adapter = KafkaTrigger()
-    first = make(kafka(bootstrapServers="a:1, b:2", consumerGroup="g"), "t1")
-
-    assert "group 'g' already reads topic 't'" in (
-        adapter.conflict(make(kafka(bootstrapServers="b:2", consumerGroup="g"), "t2"), first) or ""
+    first = adapter.claims(
+        make(kafka(bootstrapServers="a:1, b:2", consumerGroup="g"), "t1"), SETTINGS
     )
+    second = adapter.claims(make(kafka(bootstrapServers="b:2", consumerGroup="g"), "t2"), SETTINGS)
+
+    shared = first.keys() & second.keys()
+    assert {first[claim] for claim in shared} == {
+        "consumer group 'g' already reads topic 't' of this cluster"
+    }
     for other in (
         kafka(bootstrapServers="c:1", consumerGroup="g"),
         kafka(bootstrapServers="b:2", consumerGroup="h"),
         kafka(bootstrapServers="b:2", consumerGroup="g", topic="u"),
         kafka(bootstrapServers="b:2"),  # a group of its own by default
     ):
-        assert adapter.conflict(make(other, "t2"), first) is None
+        assert not adapter.claims(make(other, "t2"), SETTINGS).keys() & first.keys()
 
 
 def test_a_disabled_trigger_has_no_source() -> None:
@@ -160,7 +165,28 @@ def test_event_bridge_refuses_patterns_that_it_does_not_apply(pattern: str) -> N
 
 
 def test_two_bridges_may_not_share_a_group() -> None:
-    adapter = EventBridgeTrigger()
+    def claims(trigger: Trigger[Any]) -> set[str]:
+        adapter = KafkaTrigger() if isinstance(trigger.config, KafkaConfig) else bridges
+        return set(adapter.claims(trigger, SETTINGS))  # type: ignore[arg-type]
 
-    assert adapter.conflict(make(bridge(), "t1"), make(bridge(), "t2")) is not None
-    assert adapter.conflict(make(bridge(ConsumerGroup="h"), "t1"), make(bridge(), "t2")) is None
+    bridges = EventBridgeTrigger()
+    one = bridge(InstanceId="b:2", Topic="t", ConsumerGroup="g")
+    native = kafka(bootstrapServers="b:2", topic="t", consumerGroup="g")
+
+    assert claims(make(one, "t1")) & claims(make(one, "t2"))
+    assert claims(make(one, "t1")) & claims(make(native, "t2"))
+    assert not claims(make(bridge(ConsumerGroup="h"), "t1")) & claims(make(bridge(), "t2"))
+
+
+def test_a_password_is_masked_and_the_mask_keeps_it() -> None:
+    stored = {"topic": "t", "Security": {"PASSWORD": "secret", "username": "u"}}
+    shown = KafkaTrigger().response_config(stored)
+
+    assert shown == {"topic": "t", "Security": {"PASSWORD": MASK, "username": "u"}}
+    assert stored["Security"]["PASSWORD"] == "secret"  # type: ignore[index]
+    assert unmasked(shown, stored, KafkaTrigger.secrets) == stored
+    changed = {"security": {"password": "new"}}
+    assert unmasked(changed, stored, KafkaTrigger.secrets) == changed
+    assert "secret" not in repr(
+        kafka(security={"protocol": "SASL_SSL", "username": "u", "password": "secret"})
+    )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Coroutine
+from typing import Any
 
 import pytest
 from memory_router import Router, make_event
@@ -13,7 +15,7 @@ from eventd.errors import ServiceUnavailable
 from eventd.metrics import Metrics
 from eventd.model.invocation import Outcome
 from eventd.model.resources import AsyncConfig
-from eventd.plugin import Delivery
+from eventd.plugin import Delivery, Run
 from eventd.router.backlog import Backlog
 from eventd.router.deletions import burying_deleted
 from eventd.store.interface import Progress, QueueStatistics, StoreFailed
@@ -232,3 +234,110 @@ async def test_the_async_config_sets_the_age_of_direct_deliveries(router: Router
 
     assert await router.intake.deliver("src", make_event(), attempts=1) == Delivery(1, 0)
     assert router.queue.letters[0].reason == "Expired"
+
+
+class Ends(list[Delivery | Exception]):
+    """Starts deliveries and hears their ends."""
+
+    def __init__(self, router: Router) -> None:
+        super().__init__()
+        self.router = router
+        self.tasks: list[asyncio.Task[None]] = []
+        self.heard = asyncio.Event()
+
+    def start(self, attempts: int = 3) -> Run:
+        return self.router.intake.deliver_nowait(
+            "src", make_event(), attempts=attempts, on_end=self.hear, spawn=self.spawn
+        )
+
+    def hear(self, end: Delivery | Exception) -> None:
+        self.append(end)
+        self.heard.set()
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        self.tasks.append(asyncio.get_running_loop().create_task(work))
+        return self.tasks[-1]
+
+    async def wait(self) -> Delivery | Exception:
+        async with asyncio.timeout(10):
+            await self.heard.wait()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        (end,) = self
+        return end
+
+
+async def test_a_delivery_by_callback_needs_no_task_while_all_goes_well(router: Router) -> None:
+    router.add_trigger()
+    ends = Ends(router)
+
+    ends.start()
+
+    assert ends == []  # never from within
+    assert await ends.wait() == Delivery(1, 1)
+    assert ends.tasks == []
+    assert [record.trigger_name for record in router.records.all] == ["t"]
+
+
+@pytest.mark.parametrize(
+    ("triggers", "outcomes", "end"),
+    [
+        (0, [], Delivery(0, 0)),
+        (2, [ERROR, ERROR, ERROR, ERROR, ERROR, ERROR], Delivery(2, 0)),
+        (1, [ERROR, ERROR], Delivery(1, 1)),
+        (1, [ERROR, ERROR, ERROR], Delivery(1, 0)),
+        (1, [NO_CAPACITY, NO_CAPACITY], Delivery(1, 1)),
+        (1, [OUT_OF_MEMORY, OUT_OF_MEMORY, OUT_OF_MEMORY], Delivery(1, 0)),
+    ],
+)
+async def test_a_delivery_by_callback_ends_as_one_that_is_awaited(
+    router: Router, triggers: int, outcomes: list[Outcome], end: Delivery
+) -> None:
+    for number in range(triggers):
+        router.add_trigger(f"t{number}")
+    router.pool.outcomes.extend(outcomes)
+    ends = Ends(router)
+
+    ends.start()
+
+    assert await ends.wait() == end
+    assert len(router.queue.letters) == end.matched - end.succeeded
+    assert len({call.request_id for call in router.pool.calls}) == triggers
+
+
+async def test_a_delivery_by_callback_to_a_function_that_is_gone_is_buried(router: Router) -> None:
+    router.add_trigger()
+    router.metadata.delete_function()
+    ends = Ends(router)
+
+    ends.start()
+
+    assert await ends.wait() == Delivery(1, 0)
+    assert router.queue.letters[0].reason == "FunctionDeleted"
+
+
+async def test_a_dead_letter_that_cannot_be_stored_is_heard(router: Router) -> None:
+    router.add_trigger()
+    router.pool.outcomes.append(ERROR)
+    router.queue.fail = StoreFailed("no space", full=True)
+    ends = Ends(router)
+
+    ends.start(attempts=1)
+
+    assert isinstance(await ends.wait(), ServiceUnavailable)
+
+
+async def test_a_cancelled_delivery_by_callback_is_not_heard_of(router: Router) -> None:
+    router.add_trigger()
+    router.pool.outcomes.extend([None, ERROR, None])
+    ends = Ends(router)
+    first, second = ends.start(), ends.start()
+    await router.pool.wait_calls(3)  # the second one is at its second attempt
+
+    first.cancel()
+    second.cancel()
+    await asyncio.gather(*ends.tasks, return_exceptions=True)
+    first.cancel()
+
+    assert len(router.pool.cancelled) == 2
+    assert ends == []
+    assert router.queue.letters == []

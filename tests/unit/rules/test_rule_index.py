@@ -115,3 +115,21 @@ def test_a_prefix_with_many_rules_gives_each_its_own_and_forgets_them() -> None:
         left = {hit.trigger.id for hit in index.match("x", event("k1", "in/a.3"))}
         assert left == {f"id{n}" for n in range(number + 1, 50) if n % 5 == 3}
     assert index._sources == {}
+
+
+def test_the_same_event_again_sees_a_rule_that_came_or_went_meanwhile() -> None:
+    index = RuleIndex()
+    event = Event("1", "s", "kind", "subject", "", b"")
+
+    def trigger(name: str) -> Trigger[TriggerConfig]:
+        return Trigger(name, "s", "f", name, "LATEST", None, TriggerConfig(), {}, "", "")
+
+    def matching() -> list[str]:
+        return sorted(hit.trigger.id for hit in index.match("src", event))
+
+    index.put(trigger("a"), Rule("src"), lambda event: b"")
+    assert matching() == matching() == ["a"]
+    index.put(trigger("b"), Rule("src", types=("kind",)), lambda event: b"")
+    assert matching() == matching() == ["a", "b"]
+    index.remove("a")
+    assert matching() == ["b"]
