@@ -266,6 +266,8 @@ class Server:
         self._finish(request, wire.encode(wire.ERROR, request.id, raw))
 
     def _finish(self, request: Request, frame: bytes) -> None:
+        if request.head_frame:
+            frame = request.head_frame + frame
         with self.wire.lock:
             request.ended = True
             self.running.pop(request.id, None)
