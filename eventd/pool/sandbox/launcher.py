@@ -106,6 +106,12 @@ class Launcher:
 
     def _prepare_self(self) -> None:
         """What children inherit is set once, here: each would copy the memory that it touches."""
+        rehearse = getattr(sys.modules[_BOOTSTRAP], "rehearse", None)
+        if rehearse is not None:
+            place = os.path.join(self._order.run_dir, "rehearsal")
+            os.mkdir(place)
+            rehearse(place)
+            os.rmdir(place)
         sys.argv = [""]
         sys.dont_write_bytecode = True  # the code is read-only for everybody
         sys.executable = os.path.realpath(sys.executable)  # instances don't see the link to it

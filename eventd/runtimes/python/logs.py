@@ -106,6 +106,12 @@ class Logs:
         self._wire.posted = self._wake
         _thread.start_new_thread(self._read_forever, ())  # a Thread object costs 0.3 MB more
 
+    def close(self) -> None:
+        """Before ``install`` only: nothing is left."""
+        self._epoll.close()
+        for fd in (self._main.read_fd, self._main.write_fd, self._wake_read, self._wake_write):
+            os.close(fd)
+
     @property
     def disowned(self) -> bool:
         """Whether this is a forked child, which prints to its descriptors."""

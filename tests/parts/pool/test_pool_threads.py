@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from pool_bench import Bench
+from pool_bench import Bench, wait_until
 
 from eventd.pool.call import HttpHead
 
@@ -133,9 +133,7 @@ async def test_the_pre_stop_hook_runs_after_the_reader_has_changed(bench: Bench)
 
     bench.pool.retire()
 
-    async with asyncio.timeout(20):
-        while "last words" not in [line for _, line in bench.lines.lines]:
-            await asyncio.sleep(0.01)
+    await wait_until(lambda: "last words" in [line for _, line in bench.lines.lines])
 
 
 @pytest.mark.parametrize("runtime", ["nodejs14", "java11", "custom"])
