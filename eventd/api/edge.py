@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from email.utils import formatdate
@@ -19,6 +18,7 @@ from eventd.clock import Clock
 from eventd.config import HttpSettings
 from eventd.errors import AccessDenied, InvalidArgument, PathNotSupported, TriggerNotFound
 from eventd.metrics import Metrics
+from eventd.model.identity import RequestIds
 from eventd.pool.call import Call, CallKind, Receiver
 from eventd.router.invoke import Invoker, InvokeRequest
 
@@ -61,22 +61,6 @@ class Connections(set[Connection]):
         self._waiter = asyncio.get_running_loop().create_future()
         await asyncio.wait({self._waiter}, timeout=timeout_s)
         return not self
-
-
-class RequestIds:
-    """36-character ids in the form of a UUID: a random prefix of the process, then a count.
-
-    They only have to be unique; ``uuid4`` costs a third of the router's budget for a request.
-    """
-
-    def __init__(self) -> None:
-        seed = os.urandom(10).hex()
-        self._prefix = f"{seed[:8]}-{seed[8:12]}-4{seed[12:15]}-a{seed[15:18]}-"
-        self._count = int.from_bytes(os.urandom(5), "big")
-
-    def __call__(self) -> str:
-        self._count += 1
-        return f"{self._prefix}{self._count:012x}"
 
 
 @dataclass(slots=True)

@@ -343,8 +343,7 @@ class Channel(asyncio.Protocol):
         transfer.window += U32.unpack(body)[0]
         if transfer.window > WINDOW:
             raise ProtocolError("more CREDIT than was used")
-        if not self._paused and self._transport is not None:
-            self._pump(self._transport)
+        self._flush()  # what waits goes first: a call may have been opened in this very tick
 
     def _on_log(self, stream: int, body: bytes) -> None:
         if not body or len(body) < 1 + body[0]:

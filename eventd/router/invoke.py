@@ -63,6 +63,17 @@ class InvokeRequest:
     trigger_name: str = ""
 
 
+class Origin(Protocol):
+    """What a record tells of where a call came from (see ``InvokeRequest``)."""
+
+    @property
+    def invocation_id(self) -> str: ...
+    @property
+    def attempt(self) -> int: ...
+    @property
+    def trigger_name(self) -> str: ...
+
+
 class _Recording:
     """Stands between the pool and the receiver: the end of a call is counted and recorded."""
 
@@ -131,7 +142,7 @@ class Invoker:
         self._backlog = backlog
         self._metrics = metrics
         self._clock = clock
-        self._queue_deadline_s = queue_deadline_s
+        self.queue_deadline_s = queue_deadline_s
         self._metrics_of: dict[str, FunctionMetrics] = {}  # by snapshot key
 
     def resolve(
@@ -166,7 +177,7 @@ class Invoker:
             recording,
             request.http,
             request.attempt,
-            self._queue_deadline_s,
+            self.queue_deadline_s,
             request.want_tail,
             request.depth,
             request.traceparent,
@@ -175,6 +186,10 @@ class Invoker:
         )
         self._pool.submit(call)
         return call
+
+    def submit(self, call: Call) -> None:
+        """Run a call whose receiver was made for it and calls ``record`` itself."""
+        self._pool.submit(call)
 
     def cancel(self, call: Call) -> None:
         """The caller went away; ``on_end`` follows."""
@@ -223,7 +238,7 @@ class Invoker:
         await self._backlog.put_now(invocation)
         return invocation
 
-    def record(self, call: Call, request: InvokeRequest, outcome: Outcome) -> None:
+    def record(self, call: Call, request: Origin, outcome: Outcome) -> None:
         """Count and record a call that ended."""
         function = call.function
         self._count(function, call, outcome)
