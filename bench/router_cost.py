@@ -18,8 +18,7 @@ from typing import Any
 
 import uvloop
 
-PARTS = Path(__file__).parents[1] / "tests" / "parts"
-sys.path[:0] = [str(PARTS / "edge"), str(PARTS / "pool")]
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "parts" / "edge"))
 
 from edge_world import KEY_ID, SECRET, FakeMetadata, signed_request
 
@@ -195,8 +194,9 @@ async def main(calls: int, rounds: int) -> None:
     pool._loop = asyncio.get_running_loop()
     world = World(pool, sink)
     invoke = "/2016-08-15/services/demo/functions/{}/invocations"
+    web = b"GET /2016-08-15/proxy/demo/web/x HTTP/1.1\r\nHost: 127.0.0.1:9000\r\n\r\n"
     kinds = {
-        "anonymous, WSGI": b"GET /2016-08-15/proxy/demo/web/x HTTP/1.1\r\nHost: 127.0.0.1:9000\r\n\r\n",
+        "anonymous, WSGI": web,
         "signed, event": signed_request(invoke.format("event"), b""),
         "signed, event, one line": signed_request(invoke.format("line"), b""),
     }

@@ -13,6 +13,7 @@ from eventd.model.identity import new_invocation_id
 from eventd.model.invocation import Invocation, InvocationRecord, Outcome
 from eventd.model.snapshot import FunctionSnapshot
 from eventd.pool.call import Call, CallKind, HttpHead, Receiver
+from eventd.pool.runtimes import check_runs
 from eventd.router import http_head
 from eventd.router.backlog import Backlog
 from eventd.router.resolve import Resolver
@@ -211,12 +212,14 @@ class Invoker:
     async def enqueue(self, request: InvokeRequest, *, delay_s: int = 0) -> Invocation:
         """Accept an asynchronous call: returns after it is on disk.
 
-        Raises the errors of ``resolve``, ``ResourceExhausted`` (backlog full),
+        Raises the errors of ``resolve``, ``InvalidArgument`` (a runtime that can't run here),
+        ``ResourceExhausted`` (backlog full),
         ``ServiceUnavailable`` (the disk takes nothing). Cancelling: it is stored, or not.
         """
         found = self.resolver.resolve(
             request.service, request.qualifier, request.function, request.request_id
         )
+        check_runs(found.runtime)
         now_ms = self._clock.time_ms()
         invocation = Invocation(
             id=new_invocation_id(),
