@@ -18,7 +18,7 @@ from system_node import Node, Reply, until
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 MEMORY_MB = 256
-HANDLER = '''
+HANDLER = """
 import ctypes, gc, json, os, resource, signal, socket, subprocess, sys, threading, time
 
 def server():
@@ -161,7 +161,7 @@ def handler(event, context):
         time.sleep(name)
         return {"pid": os.getpid()}
     return PROBES[name]()
-'''
+"""
 
 EXITED = r"Process exited unexpectedly before completing request"
 UNHANDLED = "UnhandledInvocationError"
@@ -235,9 +235,7 @@ PROBES: dict[str, Callable[[Reply], bool]] = {
     "threads": gave(lambda value: 100 < value["threads"] < 2000),
     "files": gave(lambda value: value["errno"] == 24),
     "memory": failed(rf"{EXITED}.*out of memory, the limit is {MEMORY_MB}MB"),
-    "disk": lambda reply: (
-        failed(r"\[Errno 28\]|" + EXITED)(reply) and reply.status == 200
-    ),
+    "disk": lambda reply: failed(r"\[Errno 28\]|" + EXITED)(reply) and reply.status == 200,
     "delete": gave(["/code/index.py", "/code", "/usr/bin/env", "/etc/passwd"]),
     "close_socket": GONE,
     "close_all": GONE,

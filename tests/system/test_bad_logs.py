@@ -43,9 +43,7 @@ EXPECTED = {
 
 async def test_a_hundred_calls_in_one_instance_each_get_their_own_lines(node: NodeFactory) -> None:
     async with node() as one:
-        await one.deploy(
-            "busy", HANDLER, instanceConcurrency=CALLS, memorySize=2048, timeout=120
-        )
+        await one.deploy("busy", HANDLER, instanceConcurrency=CALLS, memorySize=2048, timeout=120)
         await one.invoke("busy", b"warm")
         replies = await asyncio.gather(*[one.invoke("busy") for _ in range(CALLS)])
         assert {reply.status for reply in replies} == {200}, replies[0].body
@@ -70,7 +68,7 @@ async def test_a_hundred_calls_in_one_instance_each_get_their_own_lines(node: No
             continue
         mentioned = {each for each in ids if each in text}
         assert mentioned <= {name}, line
-        if text.startswith("FC ") or text.startswith("Duration: ") or not text:
+        if text.startswith(("FC ", "Duration: ")) or not text:
             frames[name].append(text)
         else:
             words = text.split()

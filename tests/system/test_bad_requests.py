@@ -350,9 +350,7 @@ async def test_a_handler_that_cannot_be_loaded_is_the_functions_error(
     assert (await health.holdings(node)).resources == before.resources
 
     async def gone() -> bool:
-        return not any(
-            one["function"] == "load" for one in (await node.status())["instances"]
-        )
+        return not any(one["function"] == "load" for one in (await node.status())["instances"])
 
     await until(gone, "no instance of the deleted function is left")
 
@@ -386,9 +384,10 @@ async def test_a_bad_signature_is_refused_before_anything(
     node: Node, path: str, kind: str, code: str, status: int
 ) -> None:
     shift = {"old": -1000, "future": 1000}.get(kind, 0)
-    sent = {"content-type": "application/json", "date": formatdate(time.time() + shift, usegmt=True)}
+    date = formatdate(time.time() + shift, usegmt=True)
     if kind == "no time at all":
-        sent["date"] = "yesterday"
+        date = "yesterday"
+    sent = {"content-type": "application/json", "date": date}
     headers = node.sign("GET" if kind == "other method" else "POST", path, sent)
     if kind == "none":
         del headers["authorization"]
@@ -467,9 +466,7 @@ async def test_a_body_that_comes_too_slowly_ends_its_connection(node: Node, path
 @pytest.mark.usefixtures("untouched")
 async def test_bodies_over_the_limits_of_calls_are_refused(node: Node) -> None:
     sync = await node.invoke("echo", b"x" * 100_001)
-    late = await node.invoke(
-        "echo", b"x" * 131_073, headers={"x-fc-invocation-type": "Async"}
-    )
+    late = await node.invoke("echo", b"x" * 131_073, headers={"x-fc-invocation-type": "Async"})
 
     for reply in (sync, late):
         assert (reply.status, reply.json()["ErrorCode"]) == (400, "EntityTooLarge"), reply.body
@@ -480,7 +477,8 @@ async def test_clients_that_leave_in_mid_call_leave_nothing(node: Node) -> None:
     """With a FIN, with a RST, in the body, in the answer, and while they wait for a slot."""
     for kind in ("fin", "rst", "body", "queue"):
         writers = []
-        for _ in range(4 if kind == "queue" else 2):
+        count = 4 if kind == "queue" else 2
+        for _ in range(count):
             body = b"sleep15"
             headers = node.sign("POST", INVOKE, {"content-type": "application/json"})
             lines = [f"{name}: {value}" for name, value in headers.items()]
@@ -489,7 +487,7 @@ async def test_clients_that_leave_in_mid_call_leave_nothing(node: Node) -> None:
             writer.write(head(*lines, f"Content-Length: {size}") + body)
             writers.append(writer)
         if kind != "body":
-            await until(lambda n=len(writers): busy(node, n), f"{kind}: the calls run")
+            await until(lambda count=count: busy(node, count), f"{kind}: the calls run")
         for writer in writers:
             if kind == "rst":
                 made = writer.get_extra_info("socket")

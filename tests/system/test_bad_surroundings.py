@@ -35,9 +35,7 @@ OSS = {"events": ["oss:ObjectCreated:*"], "filter": {"key": {"prefix": "", "suff
 
 async def watch(node: Node, bucket: str, name: str = "files", **config: Any) -> None:
     arn = f"acs:oss:cn-local:{ACCOUNT}:{bucket}"
-    await node.trigger(
-        "work", name, "oss", {**OSS, **config}, sourceArn=arn, invocationRole=ROLE
-    )
+    await node.trigger("work", name, "oss", {**OSS, **config}, sourceArn=arn, invocationRole=ROLE)
 
 
 async def trigger_status(node: Node, name: str) -> Any:
@@ -48,9 +46,7 @@ async def trigger_status(node: Node, name: str) -> Any:
 async def told(node: Node, name: str, *words: str, healthy: bool = False) -> bool:
     one = await trigger_status(node, name)
     return (
-        one is not None
-        and one["healthy"] is healthy
-        and all(word in one["text"] for word in words)
+        one is not None and one["healthy"] is healthy and all(word in one["text"] for word in words)
     )
 
 
@@ -72,9 +68,7 @@ async def test_a_bucket_that_is_missing_deleted_and_made_again_is_watched_again(
             for turn in range(3):
                 if bucket.exists():
                     shutil.rmtree(bucket)
-                    await until(
-                        lambda: told(one, "files", str(bucket)), "status says it is gone"
-                    )
+                    await until(lambda: told(one, "files", str(bucket)), "status says it is gone")
                     await health.healthy(one)
                     bucket.mkdir()
                 else:
