@@ -358,35 +358,9 @@ def _status_sources(
         metadata=parts.store.metadata,
         metrics=parts.metrics,
         queue=parts.store.queue.statistics,
-        instances=lambda: [_instance_status(one) for one in parts.pool.instances()],
-        triggers=lambda: [_trigger_status(one) for one in sources.status()],
+        instances=parts.pool.instances,
+        triggers=sources.status,
         about=about,
-    )
-
-
-def _instance_status(one: Any) -> status.InstanceStatus:
-    return status.InstanceStatus(
-        instance_id=one.id,
-        service=one.service,
-        function=one.function,
-        version=one.version,
-        state=one.state,
-        busy=one.load,
-        slots=one.concurrency,
-        memory_mb=one.memory_mb,
-        started_ms=int((time.time() - one.age_s) * 1000),
-    )
-
-
-def _trigger_status(one: Any) -> status.TriggerStatus:
-    return status.TriggerStatus(
-        service=one.service,
-        function=one.function,
-        trigger=one.name,
-        type=one.type,
-        text=one.error or one.text,
-        lag=one.lag,
-        healthy=one.healthy,
     )
 
 

@@ -10,43 +10,9 @@ from typing import Any
 from aiohttp import web
 
 from eventd.metrics import FunctionMetrics, Histogram, Metrics
+from eventd.pool.report import InstanceReport
+from eventd.sources import TriggerStatus
 from eventd.store.interface import Metadata, QueueStatistics
-
-
-@dataclass(frozen=True, slots=True)
-class InstanceStatus:
-    """One instance now.
-
-    Attributes:
-        version: ``LATEST`` or a version id.
-        state: ``starting``, ``initializing``, ``ready``, ``busy``, ``draining``.
-        busy, slots: requests in it, and how many it takes.
-        memory_mb: peak so far.
-        started_ms: wall clock.
-    """
-
-    instance_id: str
-    service: str
-    function: str
-    version: str
-    state: str
-    busy: int
-    slots: int
-    memory_mb: float
-    started_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class TriggerStatus:
-    """One trigger now; ``lag``: events known to wait at its source, ``None`` when unknown."""
-
-    service: str
-    function: str
-    trigger: str
-    type: str
-    text: str
-    lag: int | None
-    healthy: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +28,7 @@ class StatusSources:
     metadata: Metadata
     metrics: Metrics
     queue: Callable[[], QueueStatistics]
-    instances: Callable[[], Iterable[InstanceStatus]]
+    instances: Callable[[], Iterable[InstanceReport]]
     triggers: Callable[[], Iterable[TriggerStatus]]
     about: Callable[[], Mapping[str, Any]]
     waiting_calls: Callable[[], Mapping[tuple[str, str], int]] = dict
@@ -80,10 +46,8 @@ def routes(sources: StatusSources) -> list[web.RouteDef]:
 def status(sources: StatusSources) -> dict[str, Any]:
     """The whole status as JSON; functions, instances and triggers in the order of their names."""
     queue = sources.queue()
-    instances = sorted(
-        sources.instances(), key=lambda one: (one.service, one.function, one.instance_id)
-    )
-    triggers = sorted(sources.triggers(), key=lambda one: (one.service, one.function, one.trigger))
+    instances = sorted(sources.instances(), key=lambda one: (one.service, one.function, one.id))
+    triggers = sorted(sources.triggers(), key=lambda one: (one.service, one.function, one.name))
     return {
         **sources.about(),
         "queue": {
@@ -112,13 +76,13 @@ def quantile_ms(histogram: Histogram, share: float) -> float | None:
 
 
 def _functions(
-    sources: StatusSources, queue: QueueStatistics, instances: Iterable[InstanceStatus]
+    sources: StatusSources, queue: QueueStatistics, instances: Iterable[InstanceReport]
 ) -> list[dict[str, Any]]:
     counted: Counter[tuple[str, str]] = Counter()
     busy: Counter[tuple[str, str]] = Counter()
     for one in instances:
         counted[one.service, one.function] += 1
-        busy[one.service, one.function] += one.busy
+        busy[one.service, one.function] += one.load
     totals = _over_versions(sources.metrics)
     waiting_calls = sources.waiting_calls()
     rows = []
@@ -160,17 +124,19 @@ def _over_versions(metrics: Metrics) -> dict[tuple[str, str], FunctionMetrics]:
     return totals
 
 
-def _instance(one: InstanceStatus) -> dict[str, Any]:
+def _instance(one: InstanceReport) -> dict[str, Any]:
     return {
-        "instanceId": one.instance_id,
+        "instanceId": one.id,
         "service": one.service,
         "function": one.function,
         "version": one.version,
         "state": one.state,
-        "busy": one.busy,
-        "slots": one.slots,
+        "busy": one.load,
+        "slots": one.concurrency,
         "memoryMb": round(one.memory_mb, 1),
-        "startedMs": one.started_ms,
+        "ageS": round(one.age_s, 1),
+        "idleS": round(one.idle_s, 1),
+        "served": one.served,
     }
 
 
@@ -178,9 +144,9 @@ def _trigger(one: TriggerStatus) -> dict[str, Any]:
     return {
         "service": one.service,
         "function": one.function,
-        "trigger": one.trigger,
+        "trigger": one.name,
         "type": one.type,
-        "text": one.text,
+        "text": one.error or one.text,
         "lag": one.lag,
         "healthy": one.healthy,
     }

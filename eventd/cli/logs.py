@@ -9,10 +9,11 @@ import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 
-from eventd.cli.client import ADMIN, connect
+from eventd.cli.client import ADMIN, API, Client, connect, function_path
 from eventd.cli.failure import Failure
 from eventd.cli.options import DataOption, EndpointOption, JsonOption
 
@@ -63,14 +64,28 @@ def logs(
             _print([json.loads(line)], as_json=as_json)
             sys.stdout.flush()
         return
-    found = client.json("GET", path, **query, limit=limit)
-    _print(found["lines"], as_json=as_json)
+    lines = client.json("GET", path, **query, limit=limit)["lines"]
+    _print(lines, as_json=as_json)
+    if not lines:
+        _explain_nothing(client, service, function)
+
+
+def _explain_nothing(client: Client, service: str, function: str) -> None:
+    """No line was found: a name that nobody has is an error (``Refused``), silence is not."""
+    if service:
+        what = function_path(service, function) if function else f"{API}/services/{quote(service)}"
+        client.json("GET", what)
+    print("no such lines; a function logs when it is called", file=sys.stderr)
 
 
 def _print(lines: Iterable[Mapping[str, Any]], *, as_json: bool) -> None:
+    """For people without empty lines: FC's report begins with one."""
     terminal = sys.stdout.isatty()
     for line in lines:
-        print(json.dumps(line) if as_json else _text(line, colour=terminal))
+        if as_json:
+            print(json.dumps(line))
+        elif line["text"].strip():
+            print(_text(line, colour=terminal))
 
 
 def _text(line: Mapping[str, Any], *, colour: bool) -> str:

@@ -96,6 +96,9 @@ def _page(status: Mapping[str, Any]) -> Group:
         (f"{queue['deadLetters']} dead letters", "red" if queue["deadLetters"] else ""),
     )
     parts: list[RenderableType] = [head]
+    for one in status.get("brokenAdapters", ()):
+        text = f"trigger type {one['name']} is not usable: {one['error']} ({one['target']})"
+        parts.append(Text(text, style="red"))
     if status["functions"]:
         parts.append(_functions(status["functions"]))
     else:
@@ -152,7 +155,7 @@ def _instances(rows: Iterable[Mapping[str, Any]]) -> Table:
             row["state"],
             f"{row['busy']}/{row['slots']}",
             f"{row['memoryMb']:.0f} MB",
-            _age(time.time() - row["startedMs"] / 1000),
+            _age(row["ageS"]),
         )
     return table
 

@@ -15,13 +15,15 @@ from aiohttp import web
 from fc2 import auth
 
 from eventd.api import dead_letters, health, logs, metrics, status
-from eventd.api.status import InstanceStatus, StatusSources, TriggerStatus
+from eventd.api.status import StatusSources
 from eventd.config import ServerSettings
 from eventd.errors import EventdError, FunctionNotFound, InvalidArgument, SignatureNotMatch
 from eventd.local_access import LocalAccess, load_or_create_access_key, write_endpoint
 from eventd.metrics import Metrics
 from eventd.model.invocation import DeadLetter, Invocation
 from eventd.model.resources import Function, Service
+from eventd.pool.report import InstanceReport
+from eventd.sources import TriggerStatus
 from eventd.store.interface import LogLine, QueueStatistics
 
 DEADLINE_S = 20.0
@@ -168,10 +170,12 @@ def _app(daemon: Daemon) -> web.Application:
         metrics=daemon.metrics,
         queue=lambda: QueueStatistics(3, 1, 2, {("demo", "hello"): 3}),
         instances=lambda: [
-            InstanceStatus("c-1", "demo", "hello", "LATEST", "busy", 2, 10, 31.25, 1_000)
+            InstanceReport("c-1", "demo", "hello", "LATEST", "busy", 2, 10, 31.25, 60.0, 0.0, 7)
         ],
         triggers=lambda: [
-            TriggerStatus("demo", "orders", "new-order", "kafka", "broker away", 7, healthy=False)
+            TriggerStatus(
+                "demo", "orders", "new-order", "kafka", "k", "broker away", 7, False, "", 0
+            )
         ],
         about=lambda: {
             "version": "0.1.0",

@@ -15,10 +15,6 @@ from eventd.config import PoolSettings
 from eventd.metrics import Metrics
 from eventd.pool.pool import Pool
 from eventd.pool.surroundings import Account
-from eventd.pool.zygote import Zygote
-
-if not hasattr(Zygote, "__aenter__"):  # only its interface is there
-    collect_ignore = ["test_pool_sandboxed.py"]
 
 
 @pytest.fixture

@@ -399,7 +399,7 @@ async def test_a_stored_trigger_that_is_not_usable_shows_its_error_and_harms_no_
         assert await sources.wait_effective("s", "f", "good", timeout_s=5)
         assert await sources.wait_effective("s", "f", "bad", timeout_s=5)
 
-        assert "triggerConfig.tower" in status(sources, "bad").error
+        assert "TriggerConfig.tower" in status(sources, "bad").error
         assert status(sources, "foreign").error == "no adapter for 'gong'; installed: bell"
         assert status(sources, "good").healthy
 
