@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import subprocess
 from collections.abc import AsyncIterator, Iterator
@@ -12,7 +13,7 @@ from pathlib import Path
 import health
 import orjson
 import pytest
-from system_node import Node, NodeFactory, until
+from system_node import Node, NodeFactory, until, zipped
 from witness import Witness
 
 pytestmark = pytest.mark.root
@@ -91,6 +92,10 @@ async def test_a_full_disk_refuses_new_work_and_loses_none(
             created = await one.request(
                 "POST", "/2016-08-15/services", orjson.dumps({"serviceName": "half"})
             )
+            code = {"zipFile": base64.b64encode(zipped({"index.py": os.urandom(500_000)})).decode()}
+            uploaded = await one.request(
+                "PUT", "/2016-08-15/services/svc/functions/work", orjson.dumps({"code": code})
+            )
             again = await attempt(one, "again", accepted)
             reply = await running
             sync = await one.invoke("work", b"sync")
@@ -106,8 +111,10 @@ async def test_a_full_disk_refuses_new_work_and_loses_none(
             letters = (await one.status())["queue"]["deadLetters"]
 
         assert again == 503
-        assert (created.status, created.json()["ErrorCode"]) == (503, "ServiceUnavailable")
+        for refused in (created, uploaded):
+            assert (refused.status, refused.json()["ErrorCode"]) == (503, "ServiceUnavailable")
         assert after.resources == before.resources
+        assert after.code == before.code
         assert (reply.status, reply.body) == (200, b"slow")
         assert (sync.status, sync.body) == (200, b"sync")
         assert alive.status == 200

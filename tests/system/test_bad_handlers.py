@@ -178,7 +178,7 @@ async def node(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Node]:
                     f"at{concurrency}",
                     HANDLER,
                     instanceConcurrency=concurrency,
-                    timeout=2,
+                    timeout=1,
                     memorySize=MEMORY_MB,
                 )
             await one.deploy("neighbour", HANDLER, timeout=10, instanceConcurrency=5)
@@ -210,7 +210,7 @@ def gave(expected: Any) -> Callable[[Reply], bool]:
     return check
 
 
-TIMEOUT = failed(r"Function timed out after 2 seconds \(maxMemoryUsage: \d+\.\d\dMB\)")
+TIMEOUT = failed(r"Function timed out after 1 seconds \(maxMemoryUsage: \d+\.\d\dMB\)")
 GONE = failed(EXITED)
 PROBES: dict[str, Callable[[Reply], bool]] = {
     "raise": failed("division by zero"),

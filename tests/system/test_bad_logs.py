@@ -68,7 +68,7 @@ async def test_a_hundred_calls_in_one_instance_each_get_their_own_lines(node: No
             continue
         mentioned = {each for each in ids if each in text}
         assert mentioned <= {name}, line
-        if text.startswith("FC ") or text.startswith("Duration: ") or not text:
+        if text.startswith(("FC ", "Duration: ")) or not text:
             frames[name].append(text)
         else:
             words = text.split()

@@ -384,12 +384,10 @@ async def test_a_bad_signature_is_refused_before_anything(
     node: Node, path: str, kind: str, code: str, status: int
 ) -> None:
     shift = {"old": -1000, "future": 1000}.get(kind, 0)
-    sent = {
-        "content-type": "application/json",
-        "date": formatdate(time.time() + shift, usegmt=True),
-    }
+    date = formatdate(time.time() + shift, usegmt=True)
     if kind == "no time at all":
-        sent["date"] = "yesterday"
+        date = "yesterday"
+    sent = {"content-type": "application/json", "date": date}
     headers = node.sign("GET" if kind == "other method" else "POST", path, sent)
     if kind == "none":
         del headers["authorization"]
@@ -479,7 +477,8 @@ async def test_clients_that_leave_in_mid_call_leave_nothing(node: Node) -> None:
     """With a FIN, with a RST, in the body, in the answer, and while they wait for a slot."""
     for kind in ("fin", "rst", "body", "queue"):
         writers = []
-        for _ in range(4 if kind == "queue" else 2):
+        count = 4 if kind == "queue" else 2
+        for _ in range(count):
             body = b"sleep15"
             headers = node.sign("POST", INVOKE, {"content-type": "application/json"})
             lines = [f"{name}: {value}" for name, value in headers.items()]
@@ -488,7 +487,7 @@ async def test_clients_that_leave_in_mid_call_leave_nothing(node: Node) -> None:
             writer.write(head(*lines, f"Content-Length: {size}") + body)
             writers.append(writer)
         if kind != "body":
-            await until(lambda n=len(writers): busy(node, n), f"{kind}: the calls run")
+            await until(lambda count=count: busy(node, count), f"{kind}: the calls run")
         for writer in writers:
             if kind == "rst":
                 made = writer.get_extra_info("socket")

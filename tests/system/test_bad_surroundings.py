@@ -162,7 +162,7 @@ async def test_a_broker_may_be_down_at_start_go_away_and_come_back(node: NodeFac
                 await publish(broker, "first")
                 await until(lambda: witness.finished["first"], "the first message", 60)
                 await asyncio.to_thread(broker.kill)
-                await until(lambda: told(two, "topic", broker.bootstrap), "status says it is away")
+                await until(lambda: told(two, "topic", "broker away"), "status says it is away")
                 await health.healthy(two)
                 await asyncio.to_thread(broker.start)
                 await publish(broker, "second")
