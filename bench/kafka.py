@@ -1,34 +1,41 @@
 """Kafka to function, against a bare aiokafka loop and FastStream.
 
-    python bench/kafka.py [MESSAGES=100000] [ROUNDS=2]
+    python -P bench/kafka.py [MESSAGES=100000] [ROUNDS=2]
 
 200-byte messages in a topic of four partitions on a development broker. Each consumer starts from
-the beginning with a group of its own; the clock runs from its first handled message to its last.
+the beginning with a group of its own; the clocks (wall and CPU) run from its first handled message
+to its last. CPU is that of the process that consumes; an instance's own stands beside it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 import time
 import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parent))  # last: it has a module named as a library is
 
 import lab
 
 COUNT = """
-import json, os, time
+import json, time
 seen = 0
 first = None
-def handler(event, context):
+async def handler(event, context):
     global seen, first
     records = json.loads(event)
     if first is None:
-        first = time.time()
+        first = time.time(), time.process_time()
+        print("began")
     seen += len(records)
     if seen >= {count}:
-        print("done", seen, repr(first), repr(time.time()))
+        print("done", seen, time.time() - first[0], time.process_time() - first[1])
 """
 BARE = """
 import asyncio, sys, time, uvloop
@@ -41,10 +48,10 @@ async def main(servers, count, group):
     seen, first = 0, None
     while seen < count:
         for records in (await consumer.getmany(timeout_ms=500, max_records=5000)).values():
-            first = first or time.time()
+            first = first or (time.time(), time.process_time())
             for record in records:
                 seen += 1
-    print(seen / (time.time() - first))
+    print(seen, time.time() - first[0], time.process_time() - first[1])
     await consumer.stop()
 uvloop.run(main(sys.argv[1], int(sys.argv[2]), sys.argv[3]))
 """
@@ -58,10 +65,10 @@ seen, first = 0, None
 @broker.subscriber("t", group_id=sys.argv[3], auto_offset_reset="earliest")
 async def handle(message: bytes):
     global seen, first
-    first = first or time.time()
+    first = first or (time.time(), time.process_time())
     seen += 1
     if seen >= int(sys.argv[2]):
-        print(seen / (time.time() - first), flush=True)
+        print(seen, time.time() - first[0], time.process_time() - first[1], flush=True)
         os._exit(0)
 uvloop.run(app.run())
 """
@@ -87,7 +94,16 @@ async def fill(servers: str, count: int) -> None:
     await producer.stop()
 
 
-def script(source: str, servers: str, count: int, group: str) -> float:
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Messages in a second; CPU time per message of the consumer, and of the function's process."""
+
+    rate: float
+    cpu_us: float
+    instance_us: float = 0.0
+
+
+def script(source: str, servers: str, count: int, group: str) -> Run:
     out = subprocess.run(
         [lab.PYTHON, "-c", source, servers, str(count), group],
         capture_output=True,
@@ -95,14 +111,13 @@ def script(source: str, servers: str, count: int, group: str) -> float:
         timeout=170,
         check=True,
     )
-    return float(out.stdout.strip().splitlines()[-1])
+    seen, wall, cpu = map(float, out.stdout.strip().splitlines()[-1].split())
+    return Run(seen / wall, cpu / seen * 1e6)
 
 
-def through_eventd(servers: str, count: int, name: str, **config: object) -> float:
+def through_eventd(servers: str, count: int, name: str, **config: object) -> Run:
     with lab.daemon() as daemon:
-        # one instance, so that the count in its memory is the count of all
         daemon.deploy(name, COUNT.format(count=count), instanceConcurrency=200, memorySize=512)
-        _one_instance(daemon)
         daemon.client().create_trigger(
             "bench",
             name,
@@ -118,27 +133,36 @@ def through_eventd(servers: str, count: int, name: str, **config: object) -> flo
             "",
             "",
         )
-        path = "/eventd/v1/logs"
-        url = f"{daemon.url}{path}?service=bench&function={name}&text=done"
-
-        def line() -> list[str]:
-            request = urllib.request.Request(url, headers=lab.signature("GET", path))
-            with urllib.request.urlopen(request, timeout=30) as answer:
-                for found in json.loads(answer.read())["lines"]:
-                    words = found["text"].split()
-                    if words and words[0] == "done":
-                        return words
-            return []
-
-        lab.wait_for(line, 170, "the last message")
-        _, seen, first, last = line()
-        return int(seen) / (float(last) - float(first))
+        lab.wait_for(lambda: _line(daemon, name, "began"), 60, "the first message")
+        began = _cpu_s(daemon.pid)
+        lab.wait_for(lambda: _line(daemon, name, "done"), 170, "the last message")
+        used = _cpu_s(daemon.pid) - began
+        instances = daemon.status()["instances"]
+        if len(instances) != 1:  # the count in one instance's memory must be the count of all
+            raise RuntimeError(f"{len(instances)} instances served the function")
+        _, seen, wall, cpu = _line(daemon, name, "done")
+        done = int(seen)
+        return Run(done / float(wall), used / done * 1e6, float(cpu) / done * 1e6)
 
 
-def _one_instance(daemon: lab.Daemon) -> None:
-    instances = daemon.status()["instances"]
-    if len(instances) > 1:
-        raise RuntimeError("more than one instance serves the bench function")
+def _line(daemon: lab.Daemon, name: str, word: str) -> list[str]:
+    """The words of the first line of the function that begins with ``word``; a few times a second,
+    for asking costs the daemon CPU time."""
+    time.sleep(0.05)
+    path = "/eventd/v1/logs"
+    url = f"{daemon.url}{path}?service=bench&function={name}&text={word}"
+    request = urllib.request.Request(url, headers=lab.signature("GET", path))
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        for found in json.loads(answer.read())["lines"]:
+            words = found["text"].split()
+            if words and words[0] == word:
+                return words
+    return []
+
+
+def _cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def main(count: int, rounds: int) -> None:
@@ -155,7 +179,7 @@ def main(count: int, rounds: int) -> None:
         "--storage-engine",
         "memory://tansu/",
     ]
-    rates: dict[str, list[float]] = {}
+    runs: dict[str, list[Run]] = {}
     with lab.process(broker):
         lab.wait_port(int(servers.rsplit(":", 1)[1]))
         asyncio.run(fill(servers, count))
@@ -174,21 +198,35 @@ def main(count: int, rounds: int) -> None:
                     servers, count, "batch", batchSize=500, orderBy="partition"
                 ),
             }.items():
-                rates.setdefault(name, []).append(run(turn))
+                runs.setdefault(name, []).append(run(turn))
     print(f"### Kafka to function, {count:,} messages, {rounds} interleaved rounds\n")
     rows = []
-    for name, found in rates.items():
-        bare = [mine / other for mine, other in zip(found, rates["aiokafka getmany"], strict=True)]
-        fast = [mine / other for mine, other in zip(found, rates["FastStream"], strict=True)]
+    for name, found in runs.items():
         rows.append(
             (
                 name,
-                f"{lab.median(found):,.0f}",
-                f"{lab.median(bare):.3f}",
-                f"{lab.median(fast):.2f}",
+                f"{lab.median([run.rate for run in found]):,.0f}",
+                f"{_ratio(found, runs['aiokafka getmany']):.3f}",
+                f"{_ratio(found, runs['FastStream']):.2f}",
+                f"{min(run.cpu_us for run in found):.1f}",
+                f"{min(run.instance_us for run in found):.1f}",
             )
         )
-    lab.table(("consumer", "messages/s", "ratio to getmany", "ratio to FastStream"), rows)
+    lab.table(
+        (
+            "consumer",
+            "messages/s",
+            "ratio to getmany",
+            "ratio to FastStream",
+            "CPU us/message",
+            "in the instance",
+        ),
+        rows,
+    )
+
+
+def _ratio(mine: list[Run], others: list[Run]) -> float:
+    return lab.median([one.rate / other.rate for one, other in zip(mine, others, strict=True)])
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import dataclasses
 import statistics
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from memory_router import Router
 from router_fakes import FakePool
 
 from eventd.model.invocation import Outcome
-from eventd.plugin import Delivery, Event, Rule, SourceReport, SourceSettings, Trigger
+from eventd.plugin import Delivery, Event, Rule, Run, SourceReport, SourceSettings, Trigger
 from eventd.pool.call import Call
 from triggers.kafka import KafkaConfig, KafkaTrigger
 
@@ -85,14 +85,21 @@ class Context:
     def report(self, report: SourceReport) -> None:
         pass
 
-    async def deliver(self, event: Event, *, attempts: int = 3) -> Delivery:
+    def deliver_nowait(
+        self, event: Event, on_end: Callable[[Delivery | Exception], None], *, attempts: int = 3
+    ) -> Run:
         if not self.start:
             self.start, self.cpu = time.perf_counter(), time.process_time()
-        delivery = await self._intake.deliver(self.key, event, attempts=attempts)
         self.records += event.data.count(b'"specversion"')
         if self.records >= self._wanted:
             self.done.set()
-        return delivery
+        return self._intake.deliver_nowait(
+            self.key,
+            event,
+            attempts=attempts,
+            on_end=on_end,
+            spawn=asyncio.get_running_loop().create_task,
+        )
 
 
 async def produce(bootstrap: str, topic: str, count: int) -> None:

@@ -9,7 +9,7 @@ Names here are stable.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -28,6 +28,7 @@ __all__ = [
     "Event",
     "InvalidArgument",
     "Rule",
+    "Run",
     "Source",
     "SourceContext",
     "SourceReport",
@@ -145,6 +146,14 @@ class SourceReport:
     healthy: bool = True
 
 
+class Run(Protocol):
+    """A direct delivery on its way."""
+
+    def cancel(self) -> object:
+        """Abandon it: ``on_end`` is not called any more, and the source must offer the event
+        again. Nothing happens if it has ended."""
+
+
 class SourceContext(Protocol):
     """What a running source may do. Every call may be cancelled; what was acknowledged stays."""
 
@@ -190,7 +199,21 @@ class SourceContext(Protocol):
     async def deliver(self, event: Event, *, attempts: int = 3) -> Delivery:
         """Run the matching triggers now, without a row in the queue; for sources that can be
         asked again (Kafka). After ``attempts`` failures the event is dead-lettered, synced, before
-        this returns. Cancelling abandons the run; the source must offer the event again."""
+        this returns. Cancelling abandons the run; the source must offer the event again.
+
+        Raises:
+            ServiceUnavailable: the dead letter cannot be stored.
+        """
+
+    def deliver_nowait(
+        self, event: Event, on_end: Callable[[Delivery | Exception], None], *, attempts: int = 3
+    ) -> Run:
+        """``deliver`` without a task of the source's own, for thousands of events a second.
+
+        ``on_end`` hears once, later and on the loop's thread, what ``deliver`` would have returned
+        or raised; it must not block or raise. How many run at once is the source's affair. A source
+        cancels its runs before it ends; one that is left is abandoned.
+        """
 
     def report(self, report: SourceReport) -> None:
         """Replace what ``status`` shows for this source."""

@@ -21,7 +21,8 @@ EVENT_SOURCE = "acs:alikafka"
 EVENT_TYPE = "alikafka:Topic:Message"
 
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]").search
-_NO_HEADERS = b'{"headers":[],"isReadOnly":false}'
+_NO_HEADERS = '{"headers":[],"isReadOnly":false}'
+_MS = tuple(f".{ms:03d}Z" for ms in range(1000))
 _LAST_SECOND = 253_402_300_799  # of the year 9999, the last that RFC 3339 can write
 
 
@@ -44,28 +45,28 @@ class Record(Protocol):
     def headers(self) -> Sequence[tuple[str, bytes | None]]: ...
 
 
-def text_json(data: bytes) -> bytes:
+def text_json(data: bytes) -> str:
     """A JSON string: the text, or the base64 of what is not text."""
     try:
-        quoted = orjson.dumps(data.decode())
+        quoted = orjson.dumps(data.decode()).decode()
     except UnicodeDecodeError:
-        return b'"' + b64encode(data) + b'"'
+        return f'"{b64encode(data).decode()}"'
     # every control character is written with a backslash: without one there is none to look for
-    if b"\\" in quoted and _CONTROL(data) is not None:
-        return b'"' + b64encode(data) + b'"'
+    if "\\" in quoted and _CONTROL(data) is not None:
+        return f'"{b64encode(data).decode()}"'
     return quoted
 
 
-def value_json(value: bytes | None) -> bytes:
+def value_json(value: bytes | None) -> str:
     """A record's value as JSON."""
     if value is None:
-        return b"null"
+        return "null"
     if value[:1] in (b"{", b"["):
         try:
             orjson.loads(value)
         except orjson.JSONDecodeError:
             return text_json(value)
-        return value
+        return value.decode()
     return text_json(value)
 
 
@@ -77,17 +78,18 @@ def subject(instance: str, topic: str) -> str:
 def rfc3339(timestamp_ms: int) -> str:
     """``YYYY-MM-DDThh:mm:ss.mmmZ``; times outside the years 1970 to 9999 are cut to them."""
     second, ms = divmod(timestamp_ms, 1000)
-    return f"{_second(second).decode()}.{ms:03d}Z"
+    return f"{_second(second)}{_MS[ms]}"
 
 
 @lru_cache(maxsize=256)  # strftime costs as much as encoding a record
-def _second(second: int) -> bytes:
+def _second(second: int) -> str:
     moment = datetime.fromtimestamp(min(max(second, 0), _LAST_SECOND), UTC)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S").rjust(19, "0").encode()
+    return moment.strftime("%Y-%m-%dT%H:%M:%S").rjust(19, "0")
 
 
 class Encoder:
-    """Encodes records of one topic; keeps a template per partition and the last second's text.
+    """Encodes records of one topic; keeps what is constant of a partition, and the last second's
+    text. In ``str``: formatting and joining it takes half the time of ``bytes``.
 
     Args:
         instance: appears in ``subject``; the cluster's name.
@@ -98,61 +100,65 @@ class Encoder:
         self._instance = instance
         self._account_id = account_id
         self._raw_data = raw_data
-        self._templates: dict[tuple[str, int], bytes] = {}
-        self._last_second: int | None = None
-        self._last_text = b""
+        self._constants: dict[tuple[str, int], tuple[str, str, str]] = {}
 
     def encode(self, records: Sequence[Record]) -> bytes:
         """The JSON array of ``records``, in their order."""
-        events: list[bytes] = []
+        events: list[str] = []
+        place: tuple[str, int] | None = None
+        last_second: int | None = None
+        text = ""
         for record in records:
-            template = self._templates.get((record.topic, record.partition))
-            if template is None:
-                template = self._make_template(record.topic, record.partition)
-            offset, timestamp = record.offset, record.timestamp
-            key = record.key
+            if place is None or place[1] != record.partition:
+                place = record.topic, record.partition
+                before_id, before_time, before_data = self._constants_of(*place)
+            offset, timestamp, key = record.offset, record.timestamp, record.key
+            headers = _headers(record.headers) if record.headers else _NO_HEADERS
+            named = f',"key":{text_json(key)}' if key is not None else ""
             data = (
-                offset,
-                timestamp,
-                self._headers(record.headers) if record.headers else _NO_HEADERS,
-                b',"key":' + text_json(key) if key is not None else b"",
-                value_json(record.value),
+                f'{offset},"timestamp":{timestamp},"headers":{headers}{named},'
+                f'"value":{value_json(record.value)}}}'
             )
             if self._raw_data:
-                events.append(template % data)
+                events.append(f"{before_data}{data}")
                 continue
-            second, ms = divmod(timestamp, 1000)
-            if second != self._last_second:
-                self._last_second, self._last_text = second, _second(second)
-            events.append(template % (offset, self._last_text, ms, *data))
-        return b"[" + b",".join(events) + b"]"
+            second = timestamp // 1000
+            if second != last_second:
+                last_second, text = second, _second(second)
+            ms = _MS[timestamp % 1000]
+            events.append(f"{before_id}{offset}{before_time}{text}{ms}{before_data}{data}}}")
+        return f"[{','.join(events)}]".encode()
 
-    def _make_template(self, topic: str, partition: int) -> bytes:
-        def quoted(text: str) -> bytes:
-            return orjson.dumps(text)[1:-1].replace(b"%", b"%%")
+    def _constants_of(self, topic: str, partition: int) -> tuple[str, str, str]:
+        """What stands before a record's id, its time and its data."""
+        found = self._constants.get((topic, partition))
+        if found is None:
+            found = self._make_constants(topic, partition)
+            self._constants[topic, partition] = found
+        return found
 
-        name = quoted(topic)
-        data = b'{"topic":"%b","partition":%d,' % (name, partition)
-        data += b'"offset":%d,"timestamp":%d,"headers":%b%b,"value":%b}'
-        template = data
-        if not self._raw_data:
-            template = (
-                b'{"specversion":"1.0","id":"%b-%d-' % (name, partition)
-                + b'%d","source":"acs:alikafka","type":"alikafka:Topic:Message","subject":"'
-                + quoted(subject(self._instance, topic))
-                + b'","datacontenttype":"application/json; charset=utf-8","time":"%b.%03dZ",'
-                + b'"aliyunaccountid":"%b","data":' % quoted(self._account_id)
-                + data
-                + b"}"
-            )
-        self._templates[topic, partition] = template
-        return template
-
-    @staticmethod
-    def _headers(headers: Sequence[tuple[str, bytes | None]]) -> bytes:
-        items = b",".join(
-            b'{"key":%b,"value":%b}'
-            % (orjson.dumps(name), b"null" if value is None else text_json(value))
-            for name, value in headers
+    def _make_constants(self, topic: str, partition: int) -> tuple[str, str, str]:
+        name = _quoted(topic)
+        data = f'{{"topic":"{name}","partition":{partition},"offset":'
+        if self._raw_data:
+            return "", "", data
+        return (
+            f'{{"specversion":"1.0","id":"{name}-{partition}-',
+            '","source":"acs:alikafka","type":"alikafka:Topic:Message","subject":"'
+            + _quoted(subject(self._instance, topic))
+            + '","datacontenttype":"application/json; charset=utf-8","time":"',
+            f'","aliyunaccountid":"{_quoted(self._account_id)}","data":{data}',
         )
-        return b'{"headers":[' + items + b'],"isReadOnly":false}'
+
+
+def _quoted(text: str) -> str:
+    return orjson.dumps(text).decode()[1:-1]
+
+
+def _headers(headers: Sequence[tuple[str, bytes | None]]) -> str:
+    items = ",".join(
+        f'{{"key":{orjson.dumps(name).decode()},'
+        f'"value":{"null" if value is None else text_json(value)}}}'
+        for name, value in headers
+    )
+    return f'{{"headers":[{items}],"isReadOnly":false}}'

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Mapping
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
@@ -21,7 +22,7 @@ from aiokafka.errors import (
     UnknownTopicOrPartitionError,
 )
 
-from eventd.plugin import Event, SourceContext, SourceReport
+from eventd.plugin import Delivery, Event, Run, SourceContext, SourceReport
 from triggers.kafka_consumption import ASK_S, START_S, Consumption, starting_offsets
 from triggers.kafka_lanes import Lanes, OrderBy, Unit
 from triggers.kafka_payload import EVENT_SOURCE, EVENT_TYPE, Encoder, rfc3339, subject
@@ -70,6 +71,23 @@ class KafkaSource:
             pause_s = min(pause_s * 2, _BACKOFF_S[1])
 
 
+class _Running:
+    """A unit from its start to its end."""
+
+    __slots__ = ("_member", "run", "unit")
+
+    def __init__(self, member: _Member, unit: Unit) -> None:
+        self._member = member
+        self.unit = unit
+        self.run: Run | None = None
+
+    def ended(self, end: Delivery | Exception | None) -> None:
+        if isinstance(end, Exception):
+            self._member.failed(end)
+        else:
+            self._member.ended(self)
+
+
 class _Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types for it
     """One membership of the consumer group, from joining to the first failure."""
 
@@ -93,9 +111,8 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
         self._consumer = consumption.consumer(consumption.group)
         self._loop = asyncio.get_running_loop()
         self._tasks = asyncio.TaskGroup()
-        self._idle: list[asyncio.Future[None]] = []
-        self._running: dict[asyncio.Task[None], Unit] = {}
-        self._abandon: set[asyncio.Task[None]] = set()
+        self._running: set[_Running] = set()
+        self._windowed = consumption.batch_window_s > 0
         self._dirty = asyncio.Event()
         self._quiet = asyncio.Event()
         self._paused: set[TopicPartition] = set()
@@ -117,8 +134,6 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
 
     async def _consume(self) -> None:
         async with self._tasks as tasks:
-            for _ in range(self._plan.concurrency):
-                tasks.create_task(self._work())
             side = [
                 tasks.create_task(self._commit_forever()),
                 tasks.create_task(self._watch_forever()),
@@ -153,7 +168,7 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
                 lanes.feed(tp.partition, records, now)
                 if lanes.crowded(tp.partition, records=self._buffer_records, size=_BUFFER_BYTES):
                     self._pause(tp)
-            self._wake()
+            self._fill()
             self._start_window_timer()
             await asyncio.sleep(0)  # data at hand makes getmany return without giving way
 
@@ -172,11 +187,11 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
                 self._consumer.resume(tp)
 
     def _start_window_timer(self) -> None:
-        if self._plan.batch_window_s > 0 and self._window_timer is None:
+        if self._windowed and self._window_timer is None:
             due = self._lanes.ripen(self._loop.time())
             if due is not None:
                 self._window_timer = self._loop.call_at(due, self._window_over)
-            self._wake()
+            self._fill()
 
     def _window_over(self) -> None:
         self._window_timer = None
@@ -184,55 +199,54 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
 
     # -- records to functions
 
-    def _wake(self) -> None:
-        for _ in range(min(len(self._idle), self._lanes.ready)):
-            waiter = self._idle.pop()
-            if not waiter.done():
-                waiter.set_result(None)
-
-    async def _work(self) -> None:
-        """Run units one after the other."""
-        me = asyncio.current_task()
-        assert me is not None
-        lanes, running, loop = self._lanes, self._running, self._loop
-        deliver, attempts = self._context.deliver, self._plan.attempts
-        while True:
-            unit = lanes.take(loop.time())
+    def _fill(self) -> None:
+        """Start units while there are some and slots are free."""
+        lanes = self._lanes
+        now = self._loop.time()
+        for _ in range(self._plan.concurrency - len(self._running)):
+            unit = lanes.take(now)
             if unit is None:
-                waiter: asyncio.Future[None] = loop.create_future()
-                self._idle.append(waiter)
-                await waiter
-                continue
-            running[me] = unit
-            try:
-                if self._plan.queued:
-                    await self._context.emit((self._event(unit),))
-                else:
-                    await deliver(self._event(unit), attempts=attempts)
-            except asyncio.CancelledError:
-                if not self._abandoned(me):
-                    raise
-                continue
-            finally:
-                del running[me]
-                if not running:
-                    self._quiet.set()
-            lanes.done(unit, loop.time())
-            if not self._dirty.is_set():
-                self._dirty.set()
-            if self._paused:
-                self._resume(unit.records[-1].partition)
-            if self._idle:
-                self._wake()
-            if self._plan.batch_window_s > 0:
-                self._start_window_timer()
+                return
+            self._start(unit)
 
-    def _abandoned(self, worker: asyncio.Task[None]) -> bool:
-        """Whether a worker's cancel was meant for its unit only."""
-        if worker not in self._abandon:
-            return False
-        self._abandon.discard(worker)
-        return worker.uncancel() == 0
+    def _start(self, unit: Unit) -> None:
+        running = _Running(self, unit)
+        self._running.add(running)
+        event = self._event(unit)
+        if self._plan.queued:
+            running.run = self._tasks.create_task(self._put(event, running))
+        else:
+            running.run = self._context.deliver_nowait(
+                event, running.ended, attempts=self._plan.attempts
+            )
+
+    async def _put(self, event: Event, running: _Running) -> None:
+        await self._context.emit((event,))
+        running.ended(None)
+
+    def ended(self, running: _Running) -> None:
+        """A unit is done; the next one takes its slot."""
+        lanes = self._lanes
+        self._running.discard(running)
+        now = self._loop.time() if self._windowed else 0.0
+        unit = running.unit
+        lanes.done(unit, now)
+        if not self._dirty.is_set():
+            self._dirty.set()
+        if self._paused:
+            self._resume(unit.records[-1].partition)
+        following = lanes.take(now)
+        if following is not None:
+            self._start(following)
+        elif not self._running:
+            self._quiet.set()
+        if self._windowed:
+            self._start_window_timer()
+
+    def failed(self, error: Exception) -> None:
+        """Start anew: what is not committed is offered again."""
+        if not self._failed.done():
+            self._failed.set_exception(error)
 
     def _event(self, unit: Unit) -> Event:
         first = unit.records[0]
@@ -301,8 +315,7 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
         try:
             await asyncio.wait_for(self._take_over(assigned), ASK_S)
         except (KafkaError, OSError, TimeoutError) as error:
-            if not self._failed.done():  # join anew rather than sit on partitions unread
-                self._failed.set_exception(error)
+            self.failed(error)  # join anew rather than sit on partitions unread
 
     async def _take_over(self, assigned: set[TopicPartition]) -> None:
         partitions = sorted(assigned)
@@ -322,6 +335,7 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
             consumer.seek(tp, position)
             self._lanes.assign(tp.partition, position)
         self._lanes.release()
+        self._fill()
         self._context.report(
             SourceReport(f"consuming {len(partitions)} partitions of '{self._plan.topic}'")
         )
@@ -337,16 +351,10 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
                 await asyncio.wait_for(self._quiet.wait(), left)
             except TimeoutError:
                 break
-        late = list(self._running)
-        for task in late:
-            self._abandon.add(task)
-            task.cancel()
-        if late:
-            self._quiet.clear()
-            try:
-                await asyncio.wait_for(self._quiet.wait(), 1.0)
-            except TimeoutError:
-                log.warning("%d calls do not end when cancelled", len(self._running))
+        for running in self._running:
+            if running.run is not None:
+                running.run.cancel()
+        self._running.clear()
 
     # -- status
 
@@ -394,5 +402,6 @@ def _trouble(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return "broker away: no answer in time"
     if isinstance(error, OSError | ConnectionError | KafkaConnectionError | NodeNotReadyError):
-        return f"broker away: {error}"
+        tried = re.findall(r"\('([^']+)', (\d+), <", str(error))  # aiokafka shows its tuples
+        return f"broker away: {', '.join(map(':'.join, tried)) or error}"
     return f"broker refuses: {error or type(error).__name__}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from email.utils import formatdate
@@ -19,6 +18,7 @@ from eventd.clock import Clock
 from eventd.config import HttpSettings
 from eventd.errors import AccessDenied, InvalidArgument, PathNotSupported, TriggerNotFound
 from eventd.metrics import Metrics
+from eventd.model.identity import RequestIds
 from eventd.pool.call import Call, CallKind, Receiver
 from eventd.router.invoke import Invoker, InvokeRequest
 
@@ -63,22 +63,6 @@ class Connections(set[Connection]):
         return not self
 
 
-class RequestIds:
-    """36-character ids in the form of a UUID: a random prefix of the process, then a count.
-
-    They only have to be unique; ``uuid4`` costs a third of the router's budget for a request.
-    """
-
-    def __init__(self) -> None:
-        seed = os.urandom(10).hex()
-        self._prefix = f"{seed[:8]}-{seed[8:12]}-4{seed[12:15]}-a{seed[15:18]}-"
-        self._count = int.from_bytes(os.urandom(5), "big")
-
-    def __call__(self) -> str:
-        self._count += 1
-        return "%s%012x" % (self._prefix, self._count & 0xFFFFFFFFFFFF)  # noqa: UP031 - hot path
-
-
 @dataclass(slots=True)
 class Edge:
     """The parts that the fronts call.
@@ -102,6 +86,7 @@ class Edge:
     draining: bool = False
     limits: HeadLimits = field(init=False)
     known: dict[tuple[str, bytes], Plan] = field(default_factory=dict)
+    _unsent: list[Callable[[], None]] = field(default_factory=list)
     _date_s: int = 0
     _date_line: bytes = b""
 
@@ -145,6 +130,17 @@ class Edge:
             self._date_s = now
             self._date_line = b"Date: %b\r\n%b" % (formatdate(now, usegmt=True).encode(), SERVER)
         return self._date_line
+
+    def flush_soon(self, flush: Callable[[], None]) -> None:
+        """Call ``flush`` in the next turn of the loop: one handle for all answers of this turn."""
+        if not self._unsent:
+            asyncio.get_running_loop().call_soon(self._flush_all)
+        self._unsent.append(flush)
+
+    def _flush_all(self) -> None:
+        unsent, self._unsent = self._unsent, []
+        for flush in unsent:
+            flush()
 
     def count(self, status: int) -> None:
         key = _STATUS_KEYS[status]

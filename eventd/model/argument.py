@@ -38,7 +38,8 @@ def argument_error(details: ErrorDetails, prefix: str = "") -> InvalidArgument:
             allowed = _WORDS[kind]
             message = f"{name} is set to an invalid value (allowed: {allowed}, actual: '{actual}')"
         case _:
-            message = f"{name} is set to an invalid value ({details['msg']}, actual: '{actual}')"
+            reason = details["msg"].removeprefix("Value error, ")
+            message = f"{name} is set to an invalid value ({reason}, actual: '{actual}')"
     error = InvalidArgument(message)
     error.field = path
     return error

@@ -24,6 +24,22 @@ def new_request_id() -> str:
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
 
+class RequestIds:
+    """36-character ids in the form of a UUID: a random prefix of the process, then a count.
+
+    They only have to be unique; ``uuid4`` costs a third of the router's budget for a request.
+    """
+
+    def __init__(self) -> None:
+        seed = os.urandom(10).hex()
+        self._prefix = f"{seed[:8]}-{seed[8:12]}-4{seed[12:15]}-a{seed[15:18]}-"
+        self._count = int.from_bytes(os.urandom(5), "big")
+
+    def __call__(self) -> str:
+        self._count += 1
+        return "%s%012x" % (self._prefix, self._count & 0xFFFFFFFFFFFF)  # noqa: UP031 - hot path
+
+
 def new_incarnation() -> str:
     """Names one life of a service; a service that is created again gets another."""
     return uuid.uuid4().hex[:16]

@@ -359,8 +359,8 @@ class Pool:
             if not self._instances:
                 self._empty.set()
             self._relieve(group)
-            if not group.live and not group.waits:
-                self._groups.pop(group.snapshot.key, None)
+            if not group.live and not group.waits and self._groups.get(group.snapshot.key) is group:
+                del self._groups[group.snapshot.key]
 
     def _relieve(self, group: Group | None = None) -> None:
         """There is room again: the function whose call waits longest comes first."""

@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 
 from eventd.clock import Clock
-from eventd.errors import (
-    AliasNotFound,
-    FunctionNotFound,
-    ServiceNotFound,
-    ServiceUnavailable,
-    VersionNotFound,
-)
 from eventd.metrics import Metrics
 from eventd.model.event import Event
 from eventd.model.identity import new_invocation_id, new_request_id
-from eventd.model.invocation import Invocation, Outcome
+from eventd.model.invocation import Invocation
 from eventd.model.resources import LATEST
 from eventd.plugin import Delivery
-from eventd.pool.call import CallKind
 from eventd.router.backlog import Backlog
-from eventd.router.dispatch import reason_of
-from eventd.router.invoke import Invoker, InvokeRequest
-from eventd.router.settle import Bury, Done, RetryPolicy, Settler, Trials, decide, policy_for
+from eventd.router.direct import Direct, DirectRun, OnEnd, Spawn
+from eventd.router.invoke import Invoker
+from eventd.router.settle import Settler
 from eventd.rules.index import Hit, RuleIndex
-from eventd.store.interface import Metadata, Progress, StoreFailed
-
-_NOTHING = Delivery(0, 0)
+from eventd.store.interface import Metadata, Progress
 
 
 class Intake:
@@ -50,8 +38,7 @@ class Intake:
     ) -> None:
         self._rules = rules
         self._backlog = backlog
-        self._invoker = invoker
-        self._settler = settler
+        self._direct = Direct(invoker, settler, metadata, clock)
         self._metadata = metadata
         self._metrics = metrics
         self._clock = clock
@@ -82,14 +69,14 @@ class Intake:
         back-off and are not counted. Cancelling cancels the runs: the source must offer the event
         again. Raises ``ServiceUnavailable`` when the dead letter cannot be stored.
         """
-        hits = self._match(source, event)
-        if len(hits) == 1:
-            return Delivery(1, int(await self._deliver(hits[0], event, attempts)))
-        if not hits:
-            return _NOTHING
-        async with asyncio.TaskGroup() as group:
-            runs = [group.create_task(self._deliver(hit, event, attempts)) for hit in hits]
-        return Delivery(len(hits), sum(run.result() for run in runs))
+        return await self._direct.deliver(self._match(source, event), event, attempts)
+
+    def deliver_nowait(
+        self, source: str, event: Event, *, attempts: int, on_end: OnEnd, spawn: Spawn
+    ) -> DirectRun:
+        """``deliver`` by callback (``plugin.SourceContext.deliver_nowait``); ``spawn`` makes a
+        task, which the caller owns, for what does not go straight."""
+        return self._direct.start(self._match(source, event), event, attempts, on_end, spawn)
 
     def _match(self, source: str, event: Event) -> tuple[Hit, ...]:
         hits = self._rules.match(source, event)
@@ -121,110 +108,3 @@ class Intake:
             ordering_key=event.ordering_key,
             traceparent=event.traceparent,
         )
-
-    async def _deliver(self, hit: Hit, event: Event, attempts: int) -> bool:
-        """Whether the function succeeded; if not, the event is a dead letter."""
-        trigger = hit.trigger
-        request = InvokeRequest(
-            trigger.service,
-            trigger.function,
-            trigger.qualifier or LATEST,
-            CallKind.EVENT,
-            new_request_id(),
-            hit.payload(event),
-            traceparent=event.traceparent,
-            trigger_name=trigger.name,
-        )
-        try:
-            snapshot = self._invoker.resolver.resolve(
-                trigger.service,
-                request.qualifier,
-                trigger.function,
-                event.ordering_key or request.request_id,
-            )
-            outcome = await self._invoker.run(request, snapshot=snapshot)
-        except (ServiceNotFound, FunctionNotFound, VersionNotFound, AliasNotFound) as error:
-            await self._bury_direct(hit, event, request, reason_of(error), str(error).encode())
-            return False
-        if outcome.succeeded:
-            return True
-        return await self._deliver_again(hit, event, request, attempts, outcome, snapshot.version)
-
-    async def _deliver_again(
-        self,
-        hit: Hit,
-        event: Event,
-        request: InvokeRequest,
-        attempts: int,
-        outcome: Outcome,
-        version: int,
-    ) -> bool:
-        """What follows a first run that failed; the same ``decide`` as for queued ones."""
-        invocation = self._direct_invocation(hit, event, request)
-        age = policy_for(
-            self._metadata, request.service, request.function, request.qualifier, base_s=0.0
-        ).max_age_ms
-        policy = RetryPolicy(max_retries=attempts - 1, max_age_ms=age, base_s=0.0)
-        trials = Trials()
-        while True:
-            trials = trials.after(outcome)
-            verdict = decide(
-                outcome,
-                invocation,
-                policy,
-                self._clock.time_ms(),
-                trials=trials,
-                jitter=self._settler.jitter(),
-            )
-            if isinstance(verdict, Done):
-                return True
-            if isinstance(verdict, Bury):
-                await self._bury(invocation, verdict.reason, outcome.payload)
-                return False
-            if outcome.system:
-                await self._clock.sleep((verdict.due_ms - self._clock.time_ms()) / 1000.0)
-            request.attempt = verdict.attempts
-            invocation = replace(invocation, attempts=verdict.attempts, version=version)
-            try:
-                snapshot = self._invoker.resolver.resolve_again(
-                    request.service,
-                    request.qualifier,
-                    request.function,
-                    event.ordering_key or request.request_id,
-                    version,
-                )
-            except (ServiceNotFound, FunctionNotFound, VersionNotFound, AliasNotFound) as error:
-                await self._bury(invocation, reason_of(error), outcome.payload)
-                return False
-            version = snapshot.version
-            outcome = await self._invoker.run(request, snapshot=snapshot)
-
-    def _direct_invocation(self, hit: Hit, event: Event, request: InvokeRequest) -> Invocation:
-        service = self._metadata.service(request.service)
-        return Invocation(
-            id=new_invocation_id(),
-            request_id=request.request_id,
-            service=request.service,
-            function=request.function,
-            incarnation=service.incarnation if service is not None else "",
-            qualifier=request.qualifier,
-            payload=bytes(request.payload),
-            accepted_ms=self._clock.time_ms(),
-            trigger_id=hit.trigger.id,
-            trigger_name=hit.trigger.name,
-            event_source=event.source,
-            event_id=event.id,
-            ordering_key=event.ordering_key,
-            traceparent=event.traceparent,
-        )
-
-    async def _bury_direct(
-        self, hit: Hit, event: Event, request: InvokeRequest, reason: str, error: bytes
-    ) -> None:
-        await self._bury(self._direct_invocation(hit, event, request), reason, error)
-
-    async def _bury(self, invocation: Invocation, reason: str, error: bytes) -> None:
-        try:
-            await self._settler.bury(invocation, reason, error)
-        except StoreFailed as failed:
-            raise ServiceUnavailable(f"the store takes nothing: {failed}") from failed

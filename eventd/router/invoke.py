@@ -62,10 +62,21 @@ class InvokeRequest:
     trigger_name: str = ""
 
 
+class Origin(Protocol):
+    """What a record tells of where a call came from (see ``InvokeRequest``)."""
+
+    @property
+    def invocation_id(self) -> str: ...
+    @property
+    def attempt(self) -> int: ...
+    @property
+    def trigger_name(self) -> str: ...
+
+
 class _Recording:
     """Stands between the pool and the receiver: the end of a call is counted and recorded."""
 
-    __slots__ = ("call", "invoker", "on_data", "on_head", "receiver", "request")
+    __slots__ = ("call", "invoker", "receiver", "request")
 
     call: Call
 
@@ -73,8 +84,12 @@ class _Recording:
         self.invoker = invoker
         self.request = request
         self.receiver = receiver
-        self.on_head = receiver.on_head  # nothing to add: no hop on the way of the body
-        self.on_data = receiver.on_data
+
+    def on_head(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        self.receiver.on_head(status, headers)
+
+    def on_data(self, data: bytes) -> None:
+        self.receiver.on_data(data)
 
     def on_end(self, outcome: Outcome) -> None:
         self.invoker.record(self.call, self.request, outcome)
@@ -126,7 +141,7 @@ class Invoker:
         self._backlog = backlog
         self._metrics = metrics
         self._clock = clock
-        self._queue_deadline_s = queue_deadline_s
+        self.queue_deadline_s = queue_deadline_s
         self._metrics_of: dict[str, FunctionMetrics] = {}  # by snapshot key
 
     def resolve(
@@ -161,7 +176,7 @@ class Invoker:
             recording,
             request.http,
             request.attempt,
-            self._queue_deadline_s,
+            self.queue_deadline_s,
             request.want_tail,
             request.depth,
             request.traceparent,
@@ -170,6 +185,10 @@ class Invoker:
         )
         self._pool.submit(call)
         return call
+
+    def submit(self, call: Call) -> None:
+        """Run a call whose receiver was made for it and calls ``record`` itself."""
+        self._pool.submit(call)
 
     def cancel(self, call: Call) -> None:
         """The caller went away; ``on_end`` follows."""
@@ -216,7 +235,7 @@ class Invoker:
         await self._backlog.put_now(invocation)
         return invocation
 
-    def record(self, call: Call, request: InvokeRequest, outcome: Outcome) -> None:
+    def record(self, call: Call, request: Origin, outcome: Outcome) -> None:
         """Count and record a call that ended."""
         function = call.function
         self._count(function, call, outcome)

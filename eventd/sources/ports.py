@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from eventd.clock import Clock
 from eventd.metrics import Metrics
 from eventd.model.event import Event
-from eventd.plugin import Delivery, Rule, Trigger
+from eventd.plugin import Delivery, Rule, Run, Trigger
 from eventd.store.interface import Progress
 
 
@@ -21,6 +22,16 @@ class Intake(Protocol):
     ) -> None: ...
 
     async def deliver(self, source: str, event: Event, *, attempts: int) -> Delivery: ...
+
+    def deliver_nowait(
+        self,
+        source: str,
+        event: Event,
+        *,
+        attempts: int,
+        on_end: Callable[[Delivery | Exception], None],
+        spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None] | None],
+    ) -> Run: ...
 
 
 class RuleRegistry(Protocol):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from eventd.errors import ServiceUnavailable
 from eventd.model.event import Event
-from eventd.plugin import Delivery, SourceReport, SourceSettings, Trigger, TriggerType
+from eventd.plugin import Delivery, Run, SourceReport, SourceSettings, Trigger, TriggerType
 from eventd.sources.ports import Ports
 from eventd.store.interface import Progress, StoreFailed
 
@@ -113,9 +113,10 @@ class Runner:
     async def _run_once(self) -> bool:
         """One run, until it fails (``True``) or a change asks for another; awaits its end."""
         member = next(iter(self.members.values()))
+        context = Context(self)
         try:
             source = member.type.source(member.trigger, self.settings)
-            task = asyncio.ensure_future(source.run(Context(self)))
+            task = asyncio.ensure_future(source.run(context))
         except Exception as error:  # noqa: BLE001 - a plug-in may raise anything
             return self._failed(error)
         try:
@@ -123,7 +124,10 @@ class Runner:
                 await self._wait_change(task)
         finally:
             task.cancel()
-            await self._ended(task)
+            try:
+                await self._ended(task)
+            finally:
+                await context.aclose()
         if self.restart:
             if not task.cancelled() and (late := task.exception()):
                 log.warning("source %s failed while it ended: %r", self.key, late)
@@ -189,6 +193,8 @@ class Context:
         self.settings = runner.settings
         self._runner = runner
         self._ports = runner.ports
+        self._runs: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     def now(self) -> datetime:
         return self._ports.clock.now()
@@ -236,5 +242,31 @@ class Context:
     async def deliver(self, event: Event, *, attempts: int = 3) -> Delivery:
         return await self._ports.intake.deliver(self.key, event, attempts=attempts)
 
+    def deliver_nowait(
+        self, event: Event, on_end: Callable[[Delivery | Exception], None], *, attempts: int = 3
+    ) -> Run:
+        """See ``SourceContext.deliver_nowait``. A run is known here once it has become a task; the
+        pool knows the others."""
+        return self._ports.intake.deliver_nowait(
+            self.key, event, attempts=attempts, on_end=on_end, spawn=self._spawn
+        )
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
+        if self._closed:
+            work.close()
+            return None
+        task = asyncio.get_running_loop().create_task(work)
+        self._runs.add(task)
+        task.add_done_callback(self._runs.discard)
+        return task
+
     def report(self, report: SourceReport) -> None:
         self._runner.reported(report)
+
+    async def aclose(self) -> None:
+        """End what is left of the deliveries; the source has ended."""
+        self._closed = True
+        runs = tuple(self._runs)
+        for task in runs:
+            task.cancel()
+        await asyncio.gather(*runs, return_exceptions=True)

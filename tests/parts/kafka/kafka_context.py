@@ -15,6 +15,7 @@ import orjson
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
+from eventd.errors import ServiceUnavailable
 from eventd.plugin import Delivery, Event, SourceReport, SourceSettings, Trigger
 from triggers.kafka import KafkaConfig, KafkaTrigger
 
@@ -76,6 +77,7 @@ class Context:
     emitted: list[Event] = field(default_factory=list)
     reports: list[SourceReport] = field(default_factory=list)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+    runs: set[asyncio.Task[None]] = field(default_factory=set)
 
     def now(self) -> datetime:
         return datetime.now(UTC)
@@ -115,6 +117,20 @@ class Context:
         self.delivered.append(event)
         await self._tell()
         return Delivery(1, int(ok))
+
+    def deliver_nowait(
+        self, event: Event, on_end: Callable[[Delivery | Exception], None], *, attempts: int = 3
+    ) -> asyncio.Task[None]:
+        async def run() -> None:
+            try:
+                on_end(await self.deliver(event, attempts=attempts))
+            except ServiceUnavailable as error:
+                on_end(error)
+
+        task = asyncio.create_task(run())
+        self.runs.add(task)
+        task.add_done_callback(self.runs.discard)
+        return task
 
     def report(self, report: SourceReport) -> None:
         self.reports.append(report)

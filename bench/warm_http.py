@@ -1,6 +1,6 @@
 """Warm HTTP through a Python instance against bare aiohttp and functions-framework.
 
-    python bench/http.py [SECONDS=5] [ROUNDS=3]
+    python bench/warm_http.py [SECONDS=5] [ROUNDS=3]
 
 64 keep-alive connections from one ``wrk`` thread on the same machine. ``signed + print`` stores
 one log line and one record per call. Also the latency at one connection.
