@@ -249,7 +249,7 @@ def _report(tail: Tail, notices: Notices) -> SourceReport:
     if tail.errors:
         path, reason = min(tail.errors.items())
         return SourceReport(text=f"{path}: {reason}", healthy=False)
-    text = f"following {len(tail)} files"
+    text = f"following {len(tail)} file{'s' if len(tail) != 1 else ''}"
     if notices.fault:
         text += f"; not watched ({notices.fault}): looking every {BLIND_S:g} s"
     return SourceReport(text=text, healthy=True)

@@ -58,10 +58,14 @@ def status(
     if not watch:
         console.print(_page(_fetch(client)))
         return
-    with Live(_page(_fetch(client)), console=console, screen=console.is_terminal) as live:
+    live = Live(_page(_fetch(client)), console=console, screen=console.is_terminal)
+    try:  # not ``with``: a Ctrl-C while it starts must give the terminal back, too
+        live.start()
         while True:
             time.sleep(_REFRESH_S)
             live.update(_fresh(client))
+    finally:
+        live.stop()
 
 
 def _fetch(client: Client) -> dict[str, Any]:

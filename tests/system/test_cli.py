@@ -167,6 +167,41 @@ async def test_logs_tell_a_wrong_name_from_a_quiet_function(node: NodeFactory) -
     assert "ServiceNotFound: service 'scv' does not exist" in wrong[1][2]
 
 
+async def test_following_a_name_that_is_not_there_says_so_and_goes_on(node: NodeFactory) -> None:
+    async with node() as one, terminal(one, "logs", "svc/later", "--follow") as shown:
+        await until(
+            lambda: "service 'svc' does not exist; waiting for it" in shown.text(),
+            "the warning",
+        )
+        await one.deploy("later", "def handler(event, context):\n    print('printed by it')\n")
+
+        async def called() -> bool:
+            await one.invoke("later")
+            return "printed by it" in shown.text()
+
+        await until(called, "the first line")
+        shown.process.send_signal(signal.SIGINT)
+    assert shown.process.returncode == 130
+
+
+async def test_what_cannot_be_reached_is_told_in_one_plain_line(node: NodeFactory) -> None:
+    async with node() as one:
+        other = node()
+        other.port = one.port
+        process = await other.launch()
+        async with asyncio.timeout(30):
+            assert await process.wait() == 2
+        await other.end()
+        publish = ("publish", "orders", "m", "--bootstrap-servers", "127.0.0.1:1")
+        code, output, complaint = await run(one, *publish)
+
+    listen = f"127.0.0.1:{one.port}"
+    said = f"cannot listen on {listen}: address already in use; give another --listen"
+    assert said in other.output.decode()
+    assert (code, output) == (3, "")
+    assert complaint == "eventd: no Kafka broker answers at 127.0.0.1:1\n"
+
+
 async def test_doctor_fits_80_columns(node: NodeFactory, tmp_path: Path) -> None:
     async with terminal(node(), "doctor", "--data", str(tmp_path)) as shown:
         pass

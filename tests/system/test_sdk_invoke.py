@@ -240,3 +240,54 @@ async def test_an_http_trigger_hands_the_request_on(node: NodeFactory, tmp_path:
     async with node() as one:
         stranger = fc2.Client(endpoint=one.url, accessKeyID="other", accessKeySecret="wrong")
         await asyncio.to_thread(story, client(one), stranger)
+
+
+async def test_an_http_function_that_fails_is_a_bad_gateway(node: NodeFactory) -> None:
+    """Not through the SDK: it would try again."""
+    source = (
+        "import os\n"
+        "def exits(environ, start_response):\n    os._exit(1)\n"
+        "def raises(environ, start_response):\n    raise KeyError('k')\n"
+        "def moves(environ, start_response):\n"
+        "    start_response('302 Found', [('Location', '/elsewhere')])\n"
+        "    return b''\n"
+    )
+    path = "/2016-08-15/proxy/svc"
+    async with node() as one:
+        for name in ("exits", "raises", "moves"):
+            await one.deploy(name, source, handler=f"index.{name}")
+            await one.trigger(name, "h", "http", {"authType": "anonymous", "methods": ["GET"]})
+        crash = await one.request("GET", f"{path}/exits/")
+        error = await one.request("GET", f"{path}/raises/")
+        async with one.session.get(f"{one.url}{path}/moves/", allow_redirects=False) as moved:
+            pass
+
+    assert crash.status == error.status == 502
+    assert set(crash.json()) == {"errorMessage"}  # no ErrorCode, as the SDKs expect
+    text = "Process exited unexpectedly before completing request"
+    assert crash.json()["errorMessage"].startswith(text)
+    assert error.headers["x-fc-error-type"] == "UnhandledInvocationError"
+    assert error.json()["errorType"] == "KeyError"
+    assert (moved.status, moved.headers["location"]) == (302, "/elsewhere")
+    assert len(moved.headers["x-fc-request-id"]) == 36
+
+
+async def test_the_tracing_context_of_a_call_reaches_the_handler(
+    node: NodeFactory, tmp_path: Path
+) -> None:
+    def story(sdk: Any) -> None:
+        sdk.create_service("s")
+        source = (
+            "import json\n"
+            "def handler(event, context):\n"
+            "    tracing = context.tracing\n"
+            "    return json.dumps([tracing.span_context, tracing.span_baggages])\n"
+        )
+        deploy(sdk, tmp_path, source, "handler", "traced")
+        prefix = "x-fc-tracing-opentracing-span-context"
+        headers = {prefix: "124ed43254b54966:124ed43254b54966:0:1", f"{prefix}-baggage-key": "val"}
+        told = json.loads(sdk.invoke_function("s", "traced", headers=headers).data)
+        assert told == [headers[prefix], {"key": "val"}]
+
+    async with node() as one:
+        await asyncio.to_thread(story, client(one))

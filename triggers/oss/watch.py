@@ -133,7 +133,11 @@ class Watch:
     def report(self) -> SourceReport:
         """Plain numbers; any thread."""
         tree = self._tree
-        text = f"{len(self._known.snapshot)} objects in {len(tree.directories)} directories"
+        objects, directories = len(self._known.snapshot), len(tree.directories)
+        text = (
+            f"{objects} object{'s' if objects != 1 else ''} in "
+            f"{directories} {'directories' if directories != 1 else 'directory'}"
+        )
         if tree.blind:
             text += (
                 f"; not watched ({tree.fault or f'{tree.unwatched} directories'}; perhaps raise "
