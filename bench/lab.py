@@ -232,6 +232,12 @@ def pss_mb(pid: int) -> float:
     return int(_find(r"Pss:\s+(\d+)", text)) / 1024
 
 
+def cpu_s(pid: int) -> float:
+    """Processor time of one process so far, user and system, s."""
+    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print a Markdown table."""
     print("| " + " | ".join(head) + " |")

@@ -14,21 +14,20 @@ class Clock:
     developer's loop can move time by itself.
     """
 
+    # No frame of their own: every call asks several times.
+    monotonic = staticmethod(time.monotonic)
+    """Seconds that never jump; the same base as the event loop's ``time()``."""
+
+    time = staticmethod(time.time)
+    """The wall clock in seconds since 1970."""
+
     def now(self) -> datetime:
         """The wall clock, in UTC."""
         return datetime.now(UTC)
 
-    def time(self) -> float:
-        """The wall clock in seconds since 1970."""
-        return time.time()
-
     def time_ms(self) -> int:
         """The wall clock in whole milliseconds since 1970."""
         return time.time_ns() // 1_000_000
-
-    def monotonic(self) -> float:
-        """Seconds that never jump; the same base as the event loop's ``time()``."""
-        return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:
         """Wait ``seconds`` (0 or less: give way once). Cancelling ends the wait."""

@@ -45,6 +45,8 @@ from eventd.logs.store import LogStore, open_logs
 from eventd.metrics import Metrics
 from eventd.plugin import SourceSettings
 from eventd.pool.pool import Pool
+from eventd.pool.sandbox.fence import FenceError
+from eventd.pool.sandbox.link import LauncherFailed
 from eventd.pool.surroundings import Account
 from eventd.pool.zygote import IsolationTooWeak, Zygote
 from eventd.router.backlog import Backlog
@@ -116,7 +118,9 @@ def run(settings: Settings) -> int:
             ConfigError,
             DataDirectoryInUse,
             EventdError,
+            FenceError,
             IsolationTooWeak,
+            LauncherFailed,
             OSError,
             SchemaTooNew,
         ) as refused:

@@ -8,7 +8,7 @@ set -euo pipefail
     echo "Printed by \`make bench\` on $(date -u +%F): $(nproc) processors," \
         "$(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1), Linux $(uname -r)," \
         "$(.venv/bin/python --version). Only ratios within one run count; machines differ."
-    for name in http cold_start memory kafka files rules; do
+    for name in warm_http slow_reader cold_start memory kafka files rules; do
         echo
         .venv/bin/python "bench/$name.py"
     done

@@ -26,6 +26,7 @@ tests)
     command -v curl >/dev/null || missing="$missing curl"
     command -v setpriv >/dev/null || missing="$missing util-linux"
     command -v ps >/dev/null || missing="$missing procps"
+    command -v strace >/dev/null || missing="$missing strace"
     # shellcheck disable=SC2086 # a list of names
     [ -z "$missing" ] || install $missing
     ;;

@@ -14,7 +14,8 @@ stop() { # stop PID: SIGTERM, and wait until it is gone
 
 finish() {
     local code=$?
-    trap '' INT TERM HUP
+    set +e # the terminal may be gone, and then nothing can be printed; stop them all the same
+    trap '' INT TERM HUP PIPE
     if [ -n "$daemon" ] && kill -0 "$daemon" 2>/dev/null; then
         echo "stopping: the daemon lets running requests end"
     fi
@@ -43,6 +44,6 @@ daemon=$!
 $bin/python scripts/wait_ready.py "$data" "$daemon" 60 "$before"
 echo "$EVENTD_KAFKA" >"$data/kafka" # for make publish
 $bin/eventd deploy-demo --data "$data" --kafka "$EVENTD_KAFKA"
-echo "  or                    make publish TOPIC=orders MESSAGE='{\"orderId\": 7}'"
+echo "  publish, in short     make publish TOPIC=orders MESSAGE='{\"orderId\": 7}'"
 echo "  stop                  Ctrl-C"
 wait "$daemon"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -420,5 +421,6 @@ def _trouble(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return "broker away: no answer in time"
     if isinstance(error, OSError | ConnectionError | KafkaConnectionError | NodeNotReadyError):
-        return f"broker away: {error}"
+        tried = re.findall(r"\('([^']+)', (\d+), <", str(error))  # aiokafka shows its tuples
+        return f"broker away: {', '.join(map(':'.join, tried)) or error}"
     return f"broker refuses: {error or type(error).__name__}"

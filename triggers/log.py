@@ -16,7 +16,7 @@ import json
 import os
 import time
 import uuid
-from contextlib import ExitStack
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -37,8 +37,7 @@ from eventd.plugin import (
     TriggerConfig,
     TriggerType,
 )
-from triggers import inotify
-from triggers.inotify import Inotify
+from triggers.notices import CHANGED, Notices, listening
 from triggers.tail import Batch, Limits, Step, Tail
 from triggers.threads import in_thread
 
@@ -46,8 +45,6 @@ FIND_S = 5.0
 """How often files are looked for though nobody tells of a new one (deep patterns)."""
 BLIND_S = 0.5
 """The same when the kernel does not tell about changes at all."""
-
-_MASK = inotify.MODIFY | inotify.CREATE | inotify.MOVED_TO | inotify.MOVED_FROM | inotify.DELETE
 
 
 class _Part(BaseModel):
@@ -160,59 +157,44 @@ class TailSource:
         limits = Limits(config.batch_lines, config.batch_bytes, config.flush_partial_seconds)
         cursor = await context.load_cursor()
         rows = None if cursor is None else await context.load_state()
-        with ExitStack() as stack:
-            tail = Tail(
-                self.pattern,
-                limits,
-                rows,
-                looked_s=time.time() if cursor is None else float(cursor),
-                from_start=config.starting_position == "begin",
-            )
-            stack.callback(tail.close)
-            try:
-                notifier = stack.enter_context(Inotify())
-            except OSError:  # no inotify instance is left: look often
-                notifier = None
-            await self._follow(context, tail, notifier, new=rows is None)
+        tail = Tail(
+            self.pattern,
+            limits,
+            rows,
+            looked_s=time.time() if cursor is None else float(cursor),
+            from_start=config.starting_position == "begin",
+        )
+        with closing(tail):
+            async with listening(recursive=False) as notices:
+                await self._follow(context, tail, notices, new=rows is None)
 
     async def _follow(
-        self, context: SourceContext, tail: Tail, notifier: Inotify | None, *, new: bool
+        self, context: SourceContext, tail: Tail, notices: Notices, *, new: bool
     ) -> None:
         find_at = 0.0
-        watched: set[str] = set()
         while True:
-            changed = _names_changed(notifier)
-            if changed & inotify.IGNORED:
-                watched.clear()  # a directory went away; another one may take its place
-            find = bool(changed) or time.monotonic() >= find_at
-            step = await in_thread(partial(self._step, tail, notifier, watched, find=find))
+            changes, lost = notices.take()
+            names = lost or any(kind != CHANGED for kind, _ in changes)
+            find = names or time.monotonic() >= find_at
+            # A watched directory that went away: another one may take its place.
+            again = not notices.paths.isdisjoint(path for _, path in changes)
+            step = await in_thread(partial(_step, tail, notices, find=find, again=again))
             if find:
-                find_at = time.monotonic() + (FIND_S if watched else BLIND_S)
+                find_at = time.monotonic() + (BLIND_S if notices.fault else FIND_S)
             if step.batches or step.rows or new:
                 events = [self._event(batch, context.now()) for batch in step.batches]
                 await context.emit(events, cursor=f"{tail.looked_s:.3f}", state=step.rows)
                 new = False
-            context.report(_report(tail))
+            context.report(_report(tail, notices))
             if not step.more:
-                await self._wait(notifier, min(step.wait_s, find_at - time.monotonic()))
+                await self._wait(notices, min(step.wait_s, find_at - time.monotonic()))
 
-    def _step(self, tail: Tail, notifier: Inotify | None, watched: set[str], *, find: bool) -> Step:
-        """In a worker thread. A directory is watched before it is read, so nothing is missed."""
-        if not find:
-            return tail.step(find=False)
-        _watch(notifier, tail.directories(), watched)
-        step = tail.step(find=True)
-        if _watch(notifier, tail.directories(), watched):
-            step.more = True  # a directory was found: read again what came before its watch
-        return step
-
-    async def _wait(self, notifier: Inotify | None, seconds: float) -> None:
-        if notifier is None:
-            await asyncio.sleep(max(0.0, min(seconds, BLIND_S)))
-            return
+    async def _wait(self, notices: Notices, seconds: float) -> None:
+        if notices.fault:
+            seconds = min(seconds, BLIND_S)
         try:
             async with asyncio.timeout(max(0.0, seconds)):
-                await notifier.ready.wait()
+                await notices.heard.wait()
         except TimeoutError:
             return
         await asyncio.sleep(self.trigger.config.batch_window_seconds)
@@ -248,37 +230,29 @@ class TailSource:
         )
 
 
-def _watch(notifier: Inotify | None, directories: set[str], watched: set[str]) -> bool:
-    """Watch these and forget the others; whether there was a new one."""
-    if notifier is None:
-        return False
-    before = len(watched)
-    for directory in directories - watched:
-        try:
-            notifier.add(os.fsencode(directory), _MASK)
-        except OSError:
-            continue  # gone, or no more watches: seen by looking every now and then
-        watched.add(directory)
-    added = len(watched) > before
-    watched &= directories
-    return added
+def _step(tail: Tail, notices: Notices, *, find: bool, again: bool) -> Step:
+    """In a worker thread. A directory is watched before it is read, so nothing is missed."""
+    if not find:
+        return tail.step(find=False)
+    notices.follow(_real(tail.directories()), again=again)
+    step = tail.step(find=True)
+    if notices.follow(_real(tail.directories())):
+        step.more = True  # a directory was found: read again what came before its watch
+    return step
 
 
-def _names_changed(notifier: Inotify | None) -> int:
-    """All bits of the notices but those of mere writing."""
-    bits = 0
-    if notifier is not None:
-        for _, data in notifier.take():
-            for notice in inotify.notices(data):
-                bits |= notice.mask & ~inotify.MODIFY
-    return bits
+def _real(directories: set[str]) -> set[str]:
+    return {os.path.realpath(each) for each in directories if os.path.isdir(each)}
 
 
-def _report(tail: Tail) -> SourceReport:
+def _report(tail: Tail, notices: Notices) -> SourceReport:
     if tail.errors:
         path, reason = min(tail.errors.items())
         return SourceReport(text=f"{path}: {reason}", healthy=False)
-    return SourceReport(text=f"following {len(tail)} files", healthy=True)
+    text = f"following {len(tail)} file{'s' if len(tail) != 1 else ''}"
+    if notices.fault:
+        text += f"; not watched ({notices.fault}): looking every {BLIND_S:g} s"
+    return SourceReport(text=text, healthy=True)
 
 
 def _cursor(inode: int, offset: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -91,7 +90,7 @@ class HttpAnswer:
     """
 
     __slots__ = (
-        "_begun", "_early", "_edge", "_failed", "_head", "_loop", "_owed", "_parts", "_plan",
+        "_begun", "_early", "_edge", "_failed", "_head", "_owed", "_parts", "_plan",
         "_request_id", "_scheduled", "_writer", "call", "ended",
     )  # fmt: skip
 
@@ -100,10 +99,9 @@ class HttpAnswer:
         self._writer = writer
         self._plan = plan
         self._request_id = request_id
-        self._loop = asyncio.get_running_loop()
         self._head: tuple[int, Sequence[tuple[bytes, bytes]]] | None = None
         self._parts: list[bytes] = []
-        self._scheduled: asyncio.Handle | None = None
+        self._scheduled = False
         self._begun = False
         self._failed = False
         self._owed = 0
@@ -121,17 +119,15 @@ class HttpAnswer:
 
     def on_data(self, data: bytes) -> None:
         self._parts.append(data)
-        if self._scheduled is None:
-            self._scheduled = self._loop.call_soon(self._flush)
+        if not self._scheduled:
+            self._scheduled = True
+            self._edge.flush_soon(self._flush)
 
     def on_end(self, outcome: Outcome) -> None:
         if self.call is None:
             self._early = outcome
             return
         self.ended = True
-        if self._scheduled is not None:
-            self._scheduled.cancel()
-            self._scheduled = None
         if self._failed:
             return
         if self._begun:
@@ -176,9 +172,9 @@ class HttpAnswer:
 
     def _flush(self) -> None:
         """Send what came; the end did not come with it."""
-        self._scheduled = None
+        self._scheduled = False
         call = self.call
-        if call is None or self._failed or self._head is None:
+        if self.ended or call is None or self._failed or self._head is None:
             return
         if not self._begun:
             try:

@@ -86,6 +86,7 @@ class Edge:
     draining: bool = False
     limits: HeadLimits = field(init=False)
     known: dict[tuple[str, bytes], Plan] = field(default_factory=dict)
+    _unsent: list[Callable[[], None]] = field(default_factory=list)
     _date_s: int = 0
     _date_line: bytes = b""
 
@@ -129,6 +130,17 @@ class Edge:
             self._date_s = now
             self._date_line = b"Date: %b\r\n%b" % (formatdate(now, usegmt=True).encode(), SERVER)
         return self._date_line
+
+    def flush_soon(self, flush: Callable[[], None]) -> None:
+        """Call ``flush`` in the next turn of the loop: one handle for all answers of this turn."""
+        if not self._unsent:
+            asyncio.get_running_loop().call_soon(self._flush_all)
+        self._unsent.append(flush)
+
+    def _flush_all(self) -> None:
+        unsent, self._unsent = self._unsent, []
+        for flush in unsent:
+            flush()
 
     def count(self, status: int) -> None:
         key = _STATUS_KEYS[status]

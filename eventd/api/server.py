@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import os
 import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -88,6 +89,9 @@ async def serving(
             ssl_handshake_timeout=edge.settings.header_timeout_s if context else None,
             backlog=_BACKLOG,
         )
+    except OSError as error:
+        await runner.cleanup()
+        raise OSError(_cannot_listen(settings.listen, error)) from error
     except BaseException:
         await runner.cleanup()
         raise
@@ -100,6 +104,13 @@ async def serving(
                 await _drain(server, runner, edge, drain_s())
     finally:
         edge.triggers.close()
+
+
+def _cannot_listen(listen: str, error: OSError) -> str:
+    """For the operator: the loop's own text is an error number and a tuple."""
+    number = error.errno or 0
+    reason = os.strerror(number) if number > 0 else error.strerror or str(error)
+    return f"cannot listen on {listen}: {reason.lower()}; give another --listen"
 
 
 def parse_listen(listen: str) -> tuple[str, int]:

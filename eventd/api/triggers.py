@@ -9,13 +9,12 @@ from dataclasses import replace
 from typing import Any
 
 from aiohttp import web
-from pydantic import ValidationError
 
 from eventd.api.body import read_object
 from eventd.api.errors import json_response
 from eventd.api.lookup import check_match, editable, find_service, view_of
 from eventd.api.pagination import PageQuery, page, with_token
-from eventd.api.schemas.fields import argument_error, parse
+from eventd.api.schemas.fields import parse
 from eventd.api.schemas.trigger import CreateTrigger, UpdateTrigger
 from eventd.api.state import ControlState
 from eventd.api.writing import retrying
@@ -29,6 +28,7 @@ from eventd.errors import (
 from eventd.model.resources import LATEST, JsonObject, TriggerRecord
 from eventd.model.secrets import unmasked
 from eventd.plugin import Trigger, TriggerType
+from eventd.sources.typed import typed_trigger
 from eventd.store.interface import StaleWrite
 
 log = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ class Triggers:
     def _type(self, name: str) -> TriggerType[Any]:
         found = self._state.trigger_types.get(name)
         if found is None:
-            known = " | ".join(sorted(self._state.trigger_types))
+            known = " | ".join(sorted(self._state.trigger_types)) or "none is installed"
             error = InvalidArgument(
                 f"TriggerType is set to an invalid value (allowed: {known}, actual: '{name[:100]}')"
             )
@@ -245,26 +245,6 @@ class Triggers:
 
     def _answer(self, record: TriggerRecord) -> web.Response:
         return json_response(self._content(record), etag=record.etag)
-
-
-def typed_trigger(record: TriggerRecord, kind: TriggerType[Any]) -> Trigger[Any]:
-    """The trigger as its adapter sees it. Raises ``InvalidArgument`` naming the config's field."""
-    try:
-        config = kind.config.model_validate(record.config)
-    except ValidationError as error:
-        raise argument_error(error.errors(include_url=False)[0], "triggerConfig") from None
-    return Trigger(
-        id=record.trigger_id,
-        service=record.service,
-        function=record.function,
-        name=record.name,
-        qualifier=record.qualifier or LATEST,
-        source_arn=record.source_arn,
-        config=config,
-        raw_config=record.config,
-        created_time=record.created_time,
-        last_modified_time=record.last_modified_time,
-    )
 
 
 def merged(stored: JsonObject, given: Mapping[str, Any]) -> JsonObject:

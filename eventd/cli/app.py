@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated
@@ -94,6 +95,8 @@ def run(arguments: Sequence[str]) -> int:
     except Exit as end:
         return end.exit_code
     except (Abort, KeyboardInterrupt):
+        # A second Ctrl-C would only make Python complain that it was interrupted at exit.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         return INTERRUPTED
     except BrokenPipeError:
         # The reader (head, less) has had enough; Python must not complain at exit.

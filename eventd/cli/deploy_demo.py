@@ -96,6 +96,8 @@ def what_to_try(endpoint: str, data: Path, kafka: str) -> str:
             f"  publish a message     {command} publish {TOPIC} '{{\"orderId\": 7}}' "
             f"--bootstrap-servers {servers}"
         )
+    else:
+        lines.append(f"  with Kafka, too       {command} deploy-demo{option} --kafka HOST:PORT")
     lines += [
         f"  see what they print   {command} logs{option} --follow",
         f"  see what runs         {command} status{option} --watch",

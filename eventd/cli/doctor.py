@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import textwrap
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -37,19 +40,33 @@ def doctor(
     if as_json:
         print(json.dumps({"checks": [_as_json(one) for one in found]}))
     else:
-        for one in found:
-            _print(one)
+        _print(found)
     if strict and any(one.state is State.MISSING for one in found):
         raise typer.Exit(1)
 
 
-def _print(one: Finding) -> None:
-    mark = _MARK[one.state]
-    if sys.stdout.isatty():
-        mark = f"\x1b[{_COLOUR[one.state]}m{mark}\x1b[0m"
-    print(f"{mark} {one.name}: {one.found}")
-    for line in one.advice.splitlines():
-        print(f"       {line}")
+def _print(found: Sequence[Finding]) -> None:
+    """A line or more for each finding, in columns, and what they come to."""
+    column = max(len(one.name) for one in found)
+    indent = " " * (len(_MARK[State.GOOD]) + column + 4)
+    width = max(60, shutil.get_terminal_size((100, 24)).columns)
+    for one in found:
+        mark = _MARK[one.state]
+        if sys.stdout.isatty():
+            mark = f"\x1b[{_COLOUR[one.state]}m{mark}\x1b[0m"
+        lines = [
+            wrapped
+            for part in (one.found, *one.advice.splitlines())
+            for wrapped in textwrap.wrap(
+                part, width - len(indent), break_long_words=False, break_on_hyphens=False
+            )
+        ]
+        print(f"{mark}  {one.name:{column}}  {lines[0]}")
+        for line in lines[1:]:
+            print(indent + line)
+    missing = sum(one.state is State.MISSING for one in found)
+    limited = sum(one.state is State.LIMITED for one in found)
+    print(f"\n{missing} missing, {limited} could be better, {len(found)} looked at")
 
 
 def _as_json(one: Finding) -> dict[str, str]:

@@ -37,6 +37,7 @@ class Refused(Failure):
     Attributes:
         status: the HTTP status.
         code: FC's error code.
+        message: what the daemon said.
         request_id: to be found in the daemon's log.
     """
 
@@ -47,4 +48,5 @@ class Refused(Failure):
         super().__init__(f"{code}: {message}{tail}")
         self.status = status
         self.code = code
+        self.message = message
         self.request_id = request_id

@@ -9,11 +9,12 @@ import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 
-from eventd.cli.client import Answer, connect, function_path
-from eventd.cli.failure import FUNCTION_FAILED, Failure
+from eventd.cli.client import API, Answer, Client, connect, function_path
+from eventd.cli.failure import FUNCTION_FAILED, Failure, Refused
 from eventd.cli.options import DataOption, EndpointOption, JsonOption
 
 
@@ -58,12 +59,16 @@ def invoke(
         headers["x-fc-log-type"] = "Tail" if log or as_json else "None"
     client = connect(endpoint, data)
     began = time.monotonic()
-    answer = client.call(
-        "POST",
-        f"{function_path(service, function, qualifier)}/invocations",
-        body=_event(event),
-        headers=headers,
-    )
+    try:
+        answer = client.call(
+            "POST",
+            f"{function_path(service, function, qualifier)}/invocations",
+            body=_event(event),
+            headers=headers,
+        )
+    except Refused as error:
+        whose = f"{service}.{qualifier}" if qualifier else service
+        raise _with_url(error, client, whose, function) from None
     took_ms = (time.monotonic() - began) * 1000
     failed = answer.headers.get("x-fc-error-type", "")
     if as_json:
@@ -72,6 +77,17 @@ def invoke(
         _show(answer, failed, took_ms, asynchronous=asynchronous, log=log)
     if failed:
         raise typer.Exit(FUNCTION_FAILED)
+
+
+def _with_url(error: Refused, client: Client, service: str, function: str) -> Failure:
+    """A function with an HTTP trigger takes requests and no events: say where."""
+    if "http trigger" not in str(error):
+        return error
+    url = f"{client.endpoint}{API}/proxy/{quote(service)}/{quote(function)}/"
+    return Failure(
+        f"{service}/{function} has an HTTP trigger and is called by its URL: curl '{url}'",
+        exit_code=error.exit_code,
+    )
 
 
 def _event(given: str) -> bytes:

@@ -9,11 +9,12 @@ import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 
-from eventd.cli.client import ADMIN, connect
-from eventd.cli.failure import Failure
+from eventd.cli.client import ADMIN, API, Client, connect, function_path
+from eventd.cli.failure import Failure, Refused
 from eventd.cli.options import DataOption, EndpointOption, JsonOption
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -59,18 +60,47 @@ def logs(
     client = connect(endpoint, data)
     path = f"{ADMIN}/logs"
     if follow:
+        _warn_of_name(client, service, function)
         for line in client.lines(path, {**query, "follow": "1"}):
             _print([json.loads(line)], as_json=as_json)
             sys.stdout.flush()
         return
-    found = client.json("GET", path, **query, limit=limit)
-    _print(found["lines"], as_json=as_json)
+    lines = client.json("GET", path, **query, limit=limit)["lines"]
+    _print(lines, as_json=as_json)
+    if not lines:
+        _explain_nothing(client, service, function)
+
+
+def _explain_nothing(client: Client, service: str, function: str) -> None:
+    """No line was found: a name that nobody has is an error (``Refused``), silence is not."""
+    _check_name(client, service, function)
+    print("no such lines; a function logs when it is called", file=sys.stderr)
+
+
+def _warn_of_name(client: Client, service: str, function: str) -> None:
+    """It may be made while we follow, so it is no error."""
+    try:
+        _check_name(client, service, function)
+    except Refused as error:
+        if error.status != 404:
+            raise
+        print(f"{error.message}; waiting for it", file=sys.stderr)
+
+
+def _check_name(client: Client, service: str, function: str) -> None:
+    if service:
+        what = function_path(service, function) if function else f"{API}/services/{quote(service)}"
+        client.json("GET", what)
 
 
 def _print(lines: Iterable[Mapping[str, Any]], *, as_json: bool) -> None:
+    """For people without empty lines: FC's report begins with one."""
     terminal = sys.stdout.isatty()
     for line in lines:
-        print(json.dumps(line) if as_json else _text(line, colour=terminal))
+        if as_json:
+            print(json.dumps(line))
+        elif line["text"].strip():
+            print(_text(line, colour=terminal))
 
 
 def _text(line: Mapping[str, Any], *, colour: bool) -> str:

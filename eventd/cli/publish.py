@@ -43,10 +43,10 @@ def publish(
 async def _send(servers: str, topic: str, key: str, messages: list[str]) -> list[str]:
     """``TOPIC-PARTITION@OFFSET`` of each message."""
     from aiokafka import AIOKafkaProducer
-    from aiokafka.errors import KafkaError
+    from aiokafka.errors import KafkaConnectionError, KafkaError
 
-    # It warns about a topic that the broker is about to create.
-    logging.getLogger("aiokafka").setLevel(logging.ERROR)
+    # It warns about a topic that the broker is about to create, and tells each failure twice.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     producer = AIOKafkaProducer(bootstrap_servers=servers, request_timeout_ms=10_000)
     try:
         async with asyncio.timeout(_DEADLINE_S):
@@ -55,7 +55,11 @@ async def _send(servers: str, topic: str, key: str, messages: list[str]) -> list
                 await producer.send_and_wait(topic, text.encode(), key=key.encode() or None)
                 for text in messages
             ]
-    except (KafkaError, OSError, TimeoutError) as error:
+    except (KafkaConnectionError, TimeoutError) as error:
+        raise Failure(
+            f"no Kafka broker answers at {servers}", exit_code=Unreachable.exit_code
+        ) from error
+    except (KafkaError, OSError) as error:
         raise Unreachable(f"Kafka at {servers}", error) from error
     finally:
         await producer.stop()

@@ -58,10 +58,14 @@ def status(
     if not watch:
         console.print(_page(_fetch(client)))
         return
-    with Live(_page(_fetch(client)), console=console, screen=console.is_terminal) as live:
+    live = Live(_page(_fetch(client)), console=console, screen=console.is_terminal)
+    try:  # not ``with``: a Ctrl-C while it starts must give the terminal back, too
+        live.start()
         while True:
             time.sleep(_REFRESH_S)
             live.update(_fresh(client))
+    finally:
+        live.stop()
 
 
 def _fetch(client: Client) -> dict[str, Any]:
@@ -96,6 +100,9 @@ def _page(status: Mapping[str, Any]) -> Group:
         (f"{queue['deadLetters']} dead letters", "red" if queue["deadLetters"] else ""),
     )
     parts: list[RenderableType] = [head]
+    for one in status.get("brokenAdapters", ()):
+        text = f"trigger type {one['name']} is not usable: {one['error']} ({one['target']})"
+        parts.append(Text(text, style="red"))
     if status["functions"]:
         parts.append(_functions(status["functions"]))
     else:

@@ -18,9 +18,9 @@ class CallKind(IntEnum):
     HTTP = 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class HttpHead:
-    """The request of an HTTP function.
+    """The request of an HTTP function. Never changed once it is made; calls may share it.
 
     Attributes:
         path: decoded path after the function, at least ``/``.
@@ -35,6 +35,8 @@ class HttpHead:
     query: str
     headers: Sequence[tuple[str, str]]
     client_ip: str
+    encoded: str = field(default="", init=False, repr=False, compare=False)
+    """Its form in an ``OPEN`` frame, once a channel has made it: clients repeat themselves."""
 
 
 class Receiver(Protocol):

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from functools import lru_cache
 from typing import Protocol, cast
 
 import orjson
 
 from eventd.pool import frames
-from eventd.pool.call import Call, Transfer
+from eventd.pool.call import Call, HttpHead, Transfer
 from eventd.pool.frames import (
     CREDIT,
     DATA,
@@ -40,6 +41,9 @@ EXITED_BYTE = bytes([frames.EXITED])
 
 RENEW = WINDOW // 4
 """Credit is given back in portions of this size: a frame for every 64 KiB, not for every byte."""
+
+_KNOWN_HEAD_BYTES = 1024
+"""Heads of answers up to this size are remembered: functions repeat themselves."""
 
 
 class ChannelOwner(Protocol):
@@ -119,7 +123,7 @@ class Channel(asyncio.Protocol):
             text = f"{text}\0{_more(call)}"
         if call.http is not None:
             flags |= frames.OPEN_HTTP
-            text = f"{text}\0{_http(call)}"
+            text = f"{text}\0{call.http.encoded or _encoded(call.http)}"
         raw = text.encode("utf-8", "surrogateescape")
         if len(payload) <= MAX_DATA:
             flags |= frames.OPEN_LAST
@@ -275,15 +279,12 @@ class Channel(asyncio.Protocol):
 
     def _on_head(self, stream: int, body: bytes) -> None:
         call = self._known(stream)
-        if call.headed or call.http is None or len(body) < U16.size:
+        if call.headed or call.http is None:
             raise ProtocolError("an unexpected HEAD")
-        fields = body[2:].split(b"\0") if len(body) > U16.size else []
-        status = U16.unpack_from(body)[0]
-        if len(fields) % 2 or b"\r" in body[2:] or b"\n" in body[2:] or not 100 <= status <= 999:
-            raise ProtocolError("a HEAD that is no HTTP head")
+        status, headers = _known_head(body) if len(body) <= _KNOWN_HEAD_BYTES else _head(body)
         call.headed = True
         if not call.answered:
-            call.receiver.on_head(status, list(zip(fields[::2], fields[1::2], strict=True)))
+            call.receiver.on_head(status, headers)
 
     def _on_data(self, stream: int, body: bytes) -> None:
         call = self._known(stream)
@@ -366,11 +367,24 @@ def _more(call: Call) -> str:
     return orjson.dumps(fields).decode()
 
 
-def _http(call: Call) -> str:
-    http = call.http
-    assert http is not None
+def _encoded(http: HttpHead) -> str:
     fields = [str(len(http.headers)), http.method, http.uri, http.query, http.client_ip]
     for pair in http.headers:
         fields += pair
     fields.append(http.path)  # last: it alone may hold a NUL, from %00
-    return "\0".join(fields)
+    http.encoded = "\0".join(fields)
+    return http.encoded
+
+
+def _head(body: bytes) -> tuple[int, tuple[tuple[bytes, bytes], ...]]:
+    """Status and header fields of a ``HEAD``; ``ProtocolError`` if it is none."""
+    if len(body) < U16.size:
+        raise ProtocolError("an unexpected HEAD")
+    fields = body[2:].split(b"\0") if len(body) > U16.size else []
+    status = U16.unpack_from(body)[0]
+    if len(fields) % 2 or b"\r" in body[2:] or b"\n" in body[2:] or not 100 <= status <= 999:
+        raise ProtocolError("a HEAD that is no HTTP head")
+    return status, tuple(zip(fields[::2], fields[1::2], strict=True))
+
+
+_known_head = lru_cache(maxsize=256)(_head)

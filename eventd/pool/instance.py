@@ -74,9 +74,9 @@ class Instance:
         except EventdError as error:
             self._cannot_start(failure.refused(error))
             return
-        except Exception as error:
-            # A broken package, a full disk: the function's trouble, never the daemon's.
-            logger.exception("instance %s of %s does not start", self.id, self.snapshot.function)
+        except Exception as error:  # a broken package, a full disk: never the daemon's trouble
+            text, trace = "instance %s of %s does not start: %s", not isinstance(error, OSError)
+            logger.error(text, self.id, self.snapshot.function, error, exc_info=trace)
             self._cannot_start(failure.refused(ServiceUnavailable(f"no instance: {error}")))
             return
         except BaseException:

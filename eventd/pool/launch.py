@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from eventd.errors import InvalidArgument
 from eventd.model.identity import new_request_id
 from eventd.model.snapshot import FunctionSnapshot
 from eventd.pool.call import Call
@@ -27,9 +28,15 @@ async def launch(
 ) -> Process:
     """Unpack the code, start a process and connect ``channel`` to it.
 
-    Raises what ``Packages.unpacked`` and ``Zygote.spawn`` raise, ``OSError`` without descriptors.
-    Failing or cancelled, it leaves no process and no socket.
+    Raises what ``Packages.unpacked`` and ``Zygote.spawn`` raise, ``OSError`` without descriptors,
+    ``InvalidArgument`` for a runtime that cannot run here. Failing or cancelled, it leaves no
+    process and no socket.
     """
+    if not snapshot.runtime.startswith("python"):
+        raise InvalidArgument(
+            f"function '{snapshot.function}' has the runtime {snapshot.runtime}, which cannot run "
+            "on this machine yet; Python functions can"
+        )
     code = await shared.packages.unpacked(snapshot.code_digest)
     ours, theirs = socket.socketpair()
     try:

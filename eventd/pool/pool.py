@@ -10,14 +10,16 @@ from typing import Self
 
 from eventd.clock import Clock
 from eventd.config import PoolSettings
-from eventd.errors import EventdError, RecursionDetected, ServiceUnavailable
+from eventd.errors import EventdError, InvalidArgument, RecursionDetected, ServiceUnavailable
 from eventd.metrics import Metrics
 from eventd.model.invocation import Outcome
 from eventd.pool import failure, scaling
 from eventd.pool.call import Call, LogSink
+from eventd.pool.demand import idle_elsewhere, plan_for
 from eventd.pool.group import Group
 from eventd.pool.instance import Instance
 from eventd.pool.report import InstanceReport, PoolStatistics, report
+from eventd.pool.runtimes import check_runs
 from eventd.pool.state import State
 from eventd.pool.surroundings import Account, Packages, Spawner, Surroundings
 
@@ -104,7 +106,8 @@ class Pool:
         ``Receiver.on_end`` is called exactly once, never from within this method. A call that waits
         longer than its ``queue_deadline_s``, or finds the queue full, ends with
         ``ResourceExhausted``; one that is too deep in a chain of functions with
-        ``RecursionDetected``; one that comes while the pool closes with ``ServiceUnavailable``.
+        ``RecursionDetected``; one that comes while the pool closes with ``ServiceUnavailable``; one
+        of a function whose runtime can't run here with ``InvalidArgument``.
         """
         call.submitted_at = now = self._monotonic()
         if self._closing:
@@ -117,6 +120,11 @@ class Pool:
         key = call.function.key
         group = self._groups.get(key)
         if group is None:
+            try:
+                check_runs(call.function.runtime)
+            except InvalidArgument as error:
+                self._refuse(call, error)
+                return
             group = self._groups[key] = Group(call.function)
         if not group.waiting and not group.nested:
             instance = group.free_instance()
@@ -300,45 +308,15 @@ class Pool:
         self._starved.pop(group.snapshot.key, None)
         if self._closing:
             return
-        plan = self._plan(group, group.waits, nested=False)
-        if group.nested:
-            nested = self._plan(group, len(group.nested), nested=True)
-            plan = max(plan, nested, key=lambda each: (each.start, each.evict))
+        groups = self._groups.values()
+        plan = plan_for(group, groups, self._instances.values(), self._settings)
         for _ in range(plan.start):
             self._start(group)
-        for instance in self._idle_elsewhere(group)[: plan.evict]:
-            instance.retire()
+        if plan.evict:
+            for instance in idle_elsewhere(group, groups)[: plan.evict]:
+                instance.retire()
         if plan.missing:
             self._starved[group.snapshot.key] = group
-
-    def _plan(self, group: Group, waiting: int, *, nested: bool) -> scaling.Plan:
-        settings = self._settings
-        total = scaling.total_for(settings.max_instances, nested=nested)
-        used = len(self._instances)
-        full = total - used < waiting and len(group.live) < settings.max_instances_per_function
-        demand = scaling.Demand(
-            waiting=waiting,
-            starting=group.starting,
-            warming=group.warming,
-            instances=len(group.live),
-            concurrency=group.concurrency,
-        )
-        room = scaling.Room(
-            per_function=settings.max_instances_per_function,
-            total=total,
-            used=used,
-            ending=self._ending() if full else 0,
-            idle_elsewhere=len(self._idle_elsewhere(group)) if full else 0,
-        )
-        return scaling.plan(demand, room)
-
-    def _ending(self) -> int:
-        return sum(i.state in (State.DRAINING, State.GONE) for i in self._instances.values())
-
-    def _idle_elsewhere(self, group: Group) -> list[Instance]:
-        """The longest idle first."""
-        found = [i for g in self._groups.values() if g is not group for i in g.idle]
-        return sorted(found, key=lambda instance: instance.idle_since)
 
     def _start(self, group: Group) -> None:
         instance = Instance(group.snapshot, self._shared, self)
@@ -359,8 +337,8 @@ class Pool:
             if not self._instances:
                 self._empty.set()
             self._relieve(group)
-            if not group.live and not group.waits:
-                self._groups.pop(group.snapshot.key, None)
+            if not group.live and not group.waits and self._groups.get(group.snapshot.key) is group:
+                del self._groups[group.snapshot.key]
 
     def _relieve(self, group: Group | None = None) -> None:
         """There is room again: the function whose call waits longest comes first."""

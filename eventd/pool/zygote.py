@@ -291,8 +291,7 @@ class Zygote:
 
     async def _launch(self) -> Link:
         report, link = self.report, Link()
-        places = cgroups.places(self._fence.name)
-        wanted = await asyncio.to_thread(self._order, report, places)
+        wanted = await asyncio.to_thread(self._order, report, cgroups.places(self._fence.name))
         self._ready = await link.start(self._python, wanted)
         if self._ready.lacks:
             _log.warning("isolation lacks: %s", "; ".join(self._ready.lacks))

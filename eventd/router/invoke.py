@@ -13,6 +13,7 @@ from eventd.model.identity import new_invocation_id
 from eventd.model.invocation import Invocation, InvocationRecord, Outcome
 from eventd.model.snapshot import FunctionSnapshot
 from eventd.pool.call import Call, CallKind, HttpHead, Receiver
+from eventd.pool.runtimes import check_runs
 from eventd.router import http_head
 from eventd.router.backlog import Backlog
 from eventd.router.resolve import Resolver
@@ -76,7 +77,7 @@ class Origin(Protocol):
 class _Recording:
     """Stands between the pool and the receiver: the end of a call is counted and recorded."""
 
-    __slots__ = ("call", "invoker", "on_data", "on_head", "receiver", "request")
+    __slots__ = ("call", "invoker", "receiver", "request")
 
     call: Call
 
@@ -84,8 +85,12 @@ class _Recording:
         self.invoker = invoker
         self.request = request
         self.receiver = receiver
-        self.on_head = receiver.on_head  # nothing to add: no hop on the way of the body
-        self.on_data = receiver.on_data
+
+    def on_head(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        self.receiver.on_head(status, headers)
+
+    def on_data(self, data: bytes) -> None:
+        self.receiver.on_data(data)
 
     def on_end(self, outcome: Outcome) -> None:
         self.invoker.record(self.call, self.request, outcome)
@@ -207,12 +212,14 @@ class Invoker:
     async def enqueue(self, request: InvokeRequest, *, delay_s: int = 0) -> Invocation:
         """Accept an asynchronous call: returns after it is on disk.
 
-        Raises the errors of ``resolve``, ``ResourceExhausted`` (backlog full),
+        Raises the errors of ``resolve``, ``InvalidArgument`` (a runtime that can't run here),
+        ``ResourceExhausted`` (backlog full),
         ``ServiceUnavailable`` (the disk takes nothing). Cancelling: it is stored, or not.
         """
         found = self.resolver.resolve(
             request.service, request.qualifier, request.function, request.request_id
         )
+        check_runs(found.runtime)
         now_ms = self._clock.time_ms()
         invocation = Invocation(
             id=new_invocation_id(),

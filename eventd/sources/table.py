@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
 
 from eventd.model.resources import TriggerRecord
-from eventd.plugin import SourceReport, SourceSettings, TriggerType
+from eventd.plugin import SourceReport, SourceSettings, Trigger, TriggerType
 from eventd.sources.ports import Ports, RuleRegistry
 from eventd.sources.runner import Member, Runner
 from eventd.sources.typed import typed_trigger
@@ -55,11 +55,13 @@ class _Entry:
     Attributes:
         member: with its typed config; ``None`` if it cannot be used, ``error`` says why.
         key: of its source; ``None`` if there is nothing to watch.
+        kept: of the source whose progress waits for it while it is disabled.
     """
 
     record: TriggerRecord
     member: Member | None = None
     key: str | None = None
+    kept: str | None = None
     error: str = ""
 
 
@@ -183,7 +185,9 @@ class Sources:
             settings = self._settings_for(adapter.name)
             adapter.rule(trigger, settings)  # so that a failure shows here, not half-way
             adapter.source_version(trigger)
-            return _Entry(record, Member(trigger, adapter), adapter.source_key(trigger, settings))
+            key = adapter.source_key(trigger, settings)
+            kept = None if key else _kept(trigger, adapter, settings)
+            return _Entry(record, Member(trigger, adapter), key, kept)
         except Exception as error:  # noqa: BLE001 - a plug-in may raise anything
             log.error("trigger %s of %s is not usable: %r", record.name, record.function, error)
             return _Entry(record, error=f"{type(error).__name__}: {error}")
@@ -193,9 +197,19 @@ class Sources:
         self._disabled.pop(identity, None)
         self._rules.remove(entry.record.trigger_id)
         if entry.key:
-            self._leave(entry.key, entry.record.trigger_id, forget=True)
+            self._leave(entry.key, entry.record.trigger_id, forget=not self._waits(entry.key))
+        elif entry.kept and entry.member and not self._waits(entry.kept):
+            runner = self._runner(entry.kept, entry.member)  # runs nothing, only forgets
+            runner.leave(entry.record.trigger_id, forget=True)
+
+    def _waits(self, key: str) -> bool:
+        """Whether the progress of a source is kept for a disabled trigger."""
+        return any(entry.kept == key for entry in self._entries.values())
 
     def _join(self, key: str, member: Member) -> None:
+        self._runner(key, member).join(member)
+
+    def _runner(self, key: str, member: Member) -> Runner:
         runner = self._runners.get(key)
         if runner is None:
             runner = Runner(key, self._settings_for(member.type.name), self._ports)
@@ -203,7 +217,7 @@ class Sources:
             task = self._group.create_task(self._run(runner), name=f"source {key}")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        runner.join(member)
+        return runner
 
     async def _run(self, runner: Runner) -> None:
         await runner.run(lambda: self._drop_disabled(runner.key))
@@ -237,3 +251,11 @@ class Sources:
             error=error,
             restarts=runner.restarts if runner else 0,
         )
+
+
+def _kept(trigger: Trigger[Any], adapter: TriggerType[Any], settings: SourceSettings) -> str | None:
+    """The source key that a trigger with FC's switch ``enable`` has when it is on."""
+    if getattr(trigger.config, "enable", True):
+        return None
+    enabled = trigger.config.model_copy(update={"enable": True})
+    return adapter.source_key(replace(trigger, config=enabled), settings)

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
 
-from eventd.errors import InvalidArgument
+from eventd.model.argument import argument_error
 from eventd.model.resources import LATEST, TriggerRecord
 from eventd.plugin import Trigger, TriggerType
 
 
-def typed_trigger(record: TriggerRecord, trigger_type: TriggerType[Any]) -> Trigger[Any]:
-    """The trigger as its adapter sees it. ``InvalidArgument``: the config does not fit the type;
-    the message has the path of the field."""
+def typed_trigger(record: TriggerRecord, kind: TriggerType[Any]) -> Trigger[Any]:
+    """The trigger as its adapter sees it. Raises ``InvalidArgument`` naming the config's field."""
     try:
-        config = trigger_type.config.model_validate(_without_nulls(record.config))
+        config = kind.config.model_validate(record.config)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        path = ".".join(("triggerConfig", *(str(part) for part in first["loc"])))
-        reason = first.get("ctx", {}).get("error")
-        raise InvalidArgument(str(reason or first["msg"]), field=path) from error
+        raise argument_error(error.errors(include_url=False)[0], "triggerConfig") from error
     return Trigger(
         id=record.trigger_id,
         service=record.service,
@@ -34,12 +29,3 @@ def typed_trigger(record: TriggerRecord, trigger_type: TriggerType[Any]) -> Trig
         created_time=record.created_time,
         last_modified_time=record.last_modified_time,
     )
-
-
-def _without_nulls(value: Any) -> Any:
-    """FC: a null is an absent key."""
-    if isinstance(value, Mapping):
-        return {key: _without_nulls(each) for key, each in value.items() if each is not None}
-    if isinstance(value, list):
-        return [_without_nulls(each) for each in value]
-    return value

@@ -71,7 +71,7 @@ def hold(root: Path) -> Iterator[DataDirectory]:
         make_directory(directory.root)
         lock = os.open(directory.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise StoreFailed(f"cannot use the data directory {root}: {error}") from error
+        raise StoreFailed(f"cannot use the data directory {root}: {error.strerror}") from error
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -124,7 +124,7 @@ def test_the_command_that_runs_this_test_exists() -> None:
 @pytest.mark.parametrize(
     ("page", "command"),
     [
-        ("settings.md", [sys.executable, "-m", "eventd.cli", "settings", "--markdown"]),
+        ("settings.md", [sys.executable, "-m", "eventd", "settings", "--markdown"]),
         ("commands.md", [sys.executable, "scripts/command_reference.py"]),
     ],
 )

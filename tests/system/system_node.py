@@ -69,12 +69,19 @@ class Node:
     """One daemon. ``async with`` waits until it is ready; leaving sends SIGTERM and expects 0."""
 
     def __init__(
-        self, data: Path, *, flags: tuple[str, ...] = (), env: Mapping[str, str] | None = None
+        self,
+        data: Path,
+        *,
+        flags: tuple[str, ...] = (),
+        env: Mapping[str, str] | None = None,
+        prefix: tuple[str, ...] = (),
     ) -> None:
+        """``prefix``: a command that runs the daemon's command, such as ``setpriv``."""
         self.data = data
         self.port = free_port()
         self.flags = flags
         self.env = dict(env or {})
+        self.prefix = prefix
         self.process: asyncio.subprocess.Process | None = None
         self.output = b""
         self._reader: asyncio.Task[None] | None = None
@@ -99,6 +106,7 @@ class Node:
             **self.env,
         }
         self.process = await asyncio.create_subprocess_exec(
+            *self.prefix,
             sys.executable,
             "-m",
             "eventd",

@@ -6,7 +6,6 @@ Source: Function Compute 2.0, "OSS trigger overview" and "Formats of event for d
 from __future__ import annotations
 
 import hashlib
-import json
 import mimetypes
 import os
 import re
@@ -14,6 +13,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from urllib.parse import quote_from_bytes
+
+import orjson
 
 from eventd.plugin import Event
 
@@ -121,7 +122,7 @@ def change_event(bucket: Bucket, change: Change, moment: str) -> Event:
         f'"eventTime":"{moment}","eventVersion":"1.0","oss":{{"bucket":{{"arn":"{bucket.arn}",'
         f'"name":"{bucket.name}","ownerIdentity":"{bucket.account}","virtualBucket":""}},'
         f'"object":{{"deltaSize":{new_size - old_size},"eTag":"{etag.upper()}",'
-        f'"key":{json.dumps(key, ensure_ascii=False)},{meta}"size":{new_size}}},'
+        f'"key":{orjson.dumps(key).decode()},{meta}"size":{new_size}}},'
         f'"ossSchemaVersion":"1.0","ruleId":""}},"region":"{bucket.region}",'
         f'"requestParameters":{{"sourceIPAddress":"127.0.0.1"}},'
         f'"responseElements":{{"requestId":"{request_id}"}},'

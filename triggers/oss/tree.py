@@ -4,38 +4,34 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Generator, Iterator
+import stat
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from triggers import inotify
-from triggers.inotify import Inotify
+from triggers.notices import FileChange, Notices, unwatched
 from triggers.oss.snapshot import Snapshot, signature
 
 SLICE = 500
 """Entries that are listed before ``differences`` gives control back."""
-
-_MASK = (
-    inotify.CREATE
-    | inotify.CLOSE_WRITE
-    | inotify.MOVED_TO
-    | inotify.MOVED_FROM
-    | inotify.DELETE
-    | inotify.ATTRIB
-    | inotify.DELETE_SELF
-    | inotify.MOVE_SELF
-)
 
 
 class BucketGone(OSError):
     """The bucket's directory is not there (any more), or is another one."""
 
 
-class NoticesLost(OSError):
-    """The kernel's queue ran over; start anew, with a comparison of everything."""
+class LinksFound(OSError):
+    """There are symbolic links to directories; watch anew, one directory at a time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
+class Identity(NamedTuple):
+    """Which directory the bucket is."""
+
+    device: int
+    inode: int
+
+
+class Difference(NamedTuple):
     """An object that is not as the snapshot has it; ``status`` is ``None`` if it seems gone."""
 
     path: str
@@ -44,79 +40,108 @@ class Difference:
 
 @dataclass(slots=True)
 class Hints:
-    """Where to look: paths, and new directories to list."""
+    """Where to look: paths, and directories to list."""
 
-    paths: list[str] = field(default_factory=list)
+    paths: set[str] = field(default_factory=set)
     directories: list[str] = field(default_factory=list)
 
 
 class Tree:
     """The bucket at ``root``; symbolic links are no objects and are never followed.
 
+    watchfiles follows them when it watches recursively, to any place of the machine: where there
+    are links to directories, each directory is watched by itself (``flat``).
+
     Attributes:
-        watched: how many directories the kernel tells about.
-        blind: some are not watched, since the kernel gives no more watches.
+        root: its real path.
+        identity: of the directory at ``root`` that is being watched.
+        directories: those that were listed, with their inodes, by path.
+        unwatched: how many of them the kernel does not tell about.
         unreadable: directories that may not be listed; what was known below them is kept.
     """
 
-    def __init__(self, root: str, notifier: Inotify | None) -> None:
+    def __init__(self, root: str, notices: Notices, *, flat: bool) -> None:
         """``BucketGone``, or another ``OSError`` if it may not be listed."""
-        self.root = root
-        self.blind = notifier is None
+        self._named = root
+        self.root = os.path.realpath(root)
+        self.flat = flat
+        self.identity = identify(root)
+        self.directories: dict[str, int] = {}
+        self.unwatched = 0
         self.unreadable: set[str] = set()
-        self._notifier = notifier
-        self._watches: dict[str, int] = {}
-        self._paths: dict[int, str] = {}
-        self._identity = self._identify()
+        self._notices = notices
+        os.scandir(self.root).close()
+        self.follow()
 
     @property
-    def watched(self) -> int:
-        return len(self._watches)
+    def fault(self) -> str:
+        """Why there are no notices; empty if there are."""
+        return self._notices.fault
+
+    @property
+    def blind(self) -> bool:
+        """The kernel does not tell about every directory."""
+        return bool(self.fault or self.unwatched)
 
     def full(self, path: str) -> str:
         return f"{self.root}/{path}" if path else self.root
 
     def check_root(self) -> None:
         """``BucketGone`` if the bucket is no longer the directory that is being watched."""
-        if self._identify() != self._identity:
-            raise BucketGone(errno.ENOENT, "the bucket's directory was replaced", self.root)
+        if identify(self._named) != self.identity:
+            raise BucketGone(errno.ENOENT, "the bucket's directory was replaced", self._named)
 
-    def hints(self, data: bytes, snapshot: Snapshot) -> Hints:
-        """What the notices in ``data`` say.
+    def follow(self) -> bool:
+        """Watch what is to be watched; whether some of it was not. Failures show in ``fault``."""
+        paths = [self.root]
+        if self.flat:
+            paths += [self.full(path) for path in self.directories if path]
+        return self._notices.follow(paths)
 
-        ``BucketGone``: the bucket itself went away. ``NoticesLost``: there were too many.
-        """
+    def hints(self, changes: Iterable[FileChange], snapshot: Snapshot) -> Hints:
+        """What the notices in ``changes`` say. ``BucketGone``: the bucket itself went away."""
         hints = Hints()
-        for watch, mask, name in inotify.notices(data):
-            if mask & inotify.OVERFLOW:
-                raise NoticesLost(errno.EOVERFLOW, "the kernel's queue of notices ran over")
-            directory = self._paths.get(watch)
-            if directory is None:
-                continue  # a directory that has left the bucket
-            if not name:
-                self._about_itself(watch, mask, directory)
+        start = len(self.root) + 1
+        for path in {path for _, path in changes}:
+            if len(path) < start:
+                self.check_root()
                 continue
-            path = f"{directory}/{name}" if directory else name
-            if not mask & inotify.IS_DIRECTORY:
-                hints.paths.append(path)
-            elif mask & (inotify.CREATE | inotify.MOVED_TO | inotify.ATTRIB):
-                self._unwatch(path)  # it may have taken the place of another one
-                hints.directories.append(path)
-            elif mask & inotify.MOVED_FROM:
-                self._unwatch_below(path)
-                hints.paths.extend(snapshot.below(path))
-            elif mask & inotify.DELETE:
-                self._unwatch(path)
-                hints.paths.extend(f"{path}/{each}" for each in snapshot.names(path))
+            self._hint(path[start:], hints, snapshot)
         return hints
+
+    def _hint(self, path: str, hints: Hints, snapshot: Snapshot) -> None:
+        known = self.directories.get(path)
+        if known is not None:
+            if self._inode(path) != known:  # gone, or another one has taken its place
+                del self.directories[path]
+                hints.paths.add(path)
+                hints.paths.update(snapshot.below(path))
+            else:
+                hints.directories.append(path)
+            return
+        directory = path.rpartition("/")[0]
+        while directory not in self.directories:  # not listed: an unknown one, or behind a link
+            path, directory = directory, directory.rpartition("/")[0]
+            if not path:
+                return  # the first listing comes
+        hints.paths.add(path)
+
+    def _inode(self, path: str) -> int:
+        """Of a directory; 0 if there is none."""
+        try:
+            status = os.lstat(self.full(path))
+        except OSError:
+            return 0
+        return status.st_ino if stat.S_ISDIR(status.st_mode) else 0
 
     def differences(
         self, snapshot: Snapshot, start: str = ""
     ) -> Generator[list[Difference], None, None]:
-        """Compare listing and snapshot from ``start`` down, watching every directory on the way.
+        """Compare listing and snapshot from ``start`` down; from the root, objects of directories
+        that are gone are among the differences.
 
         Gives back control after each ``SLICE`` entries, with what differed among them. Close it
-        when it is given up half-way.
+        when it is given up half-way. ``LinksFound``: the tree has to be flat.
         """
         found: list[Difference] = []
         listed: set[str] = set()
@@ -132,11 +157,23 @@ class Tree:
                     found = []
             yield found
             found = []
-        inside = f"{start}/"
+        if start:
+            return
+        for path in [each for each in self.directories if each not in listed]:
+            del self.directories[path]
+            self.unreadable.discard(path)
         for directory in [each for each in snapshot.directories() if each not in listed]:
-            if not start or directory.startswith(inside):
-                names = tuple(snapshot.names(directory))
-                yield [Difference(f"{directory}/{name}", None) for name in names]
+            names = tuple(snapshot.names(directory))
+            yield [Difference(f"{directory}/{name}", None) for name in names]
+
+    def count_unwatched(self) -> None:
+        """Ask the kernel what it watches; blocking, some ms for 10,000 directories."""
+        left = unwatched(self.directories.values())
+        if left:  # a mount point has another inode than its listing says
+            for path in [each for each, inode in self.directories.items() if inode in left]:
+                self.directories[path] = self._inode(path)
+            left = unwatched(self.directories.values())
+        self.unwatched = len(left - {0})
 
     def _list(
         self, directory: str, snapshot: Snapshot, deeper: list[str]
@@ -145,20 +182,27 @@ class Tree:
         prefix = f"{directory}/" if directory else ""
         present: set[str] = set()
         try:
-            self._watch(directory)
+            if directory not in self.directories:
+                self.directories[directory] = os.lstat(self.full(directory)).st_ino
             with os.scandir(self.full(directory)) as entries:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
-                        deeper.append(prefix + entry.name)
+                        path = prefix + entry.name
+                        self.directories[path] = entry.inode()
+                        deeper.append(path)
                     elif entry.is_file(follow_symlinks=False):
                         present.add(entry.name)
                         yield self._difference(entry, prefix, snapshot)
                         continue
+                    elif not self.flat and entry.is_symlink() and entry.is_dir():
+                        raise LinksFound(errno.ELOOP, "a link to a directory", entry.path)
                     yield None
+        except LinksFound:
+            raise
         except (FileNotFoundError, NotADirectoryError):
             if not directory:
                 raise
-            self._forget_watch(directory)
+            self.directories.pop(directory, None)
         except OSError:
             if not directory:
                 raise
@@ -178,55 +222,31 @@ class Tree:
             return Difference(path, None)
         return Difference(path, status) if signature(status) != snapshot.get(path) else None
 
-    def _watch(self, directory: str) -> None:
-        if self._notifier is None or directory in self._watches:
-            return
+
+def identify(root: str) -> Identity:
+    """``BucketGone``: there is no such directory."""
+    try:
+        status = os.stat(root)
+    except FileNotFoundError as error:
+        raise BucketGone(error.errno, "there is no such directory", root) from error
+    except NotADirectoryError as error:
+        raise BucketGone(error.errno, error.strerror, root) from error
+    if not stat.S_ISDIR(status.st_mode):
+        raise BucketGone(errno.ENOTDIR, "this is no directory", root)
+    return Identity(status.st_dev, status.st_ino)
+
+
+def has_links(root: str) -> bool:
+    """Whether there is a symbolic link to a directory anywhere below ``root``; blocking."""
+    directories = [root]
+    while directories:
         try:
-            watch = self._notifier.add(os.fsencode(self.full(directory)), _MASK)
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
-            self.blind = True
-            return
-        before = self._paths.get(watch)
-        if before is not None:  # the same directory under its new name
-            self._watches.pop(before, None)
-        self._paths[watch] = directory
-        self._watches[directory] = watch
-
-    def _about_itself(self, watch: int, mask: int, directory: str) -> None:
-        if not mask & (inotify.DELETE_SELF | inotify.MOVE_SELF | inotify.IGNORED):
-            return
-        if not directory:
-            raise BucketGone(errno.ENOENT, "the bucket's directory went away", self.root)
-        if mask & inotify.IGNORED and self._watches.get(directory) == watch:
-            self._forget_watch(directory)
-
-    def _forget_watch(self, directory: str) -> None:
-        watch = self._watches.pop(directory, None)
-        if watch is not None:
-            self._paths.pop(watch, None)
-
-    def _unwatch_below(self, directory: str) -> None:
-        """A directory was moved: where to is told by another notice, if it stays in the bucket."""
-        inside = f"{directory}/"
-        self._unwatch(directory)
-        for path in [each for each in self._watches if each.startswith(inside)]:
-            self._unwatch(path)
-
-    def _unwatch(self, directory: str) -> None:
-        watch = self._watches.get(directory)
-        if watch is not None and self._notifier is not None:
-            self._notifier.remove(watch)
-            self._forget_watch(directory)
-
-    def _identify(self) -> tuple[int, int]:
-        try:
-            status = os.stat(self.root)
-        except FileNotFoundError as error:
-            raise BucketGone(error.errno, "there is no such directory", self.root) from error
-        except NotADirectoryError as error:
-            raise BucketGone(error.errno, error.strerror, self.root) from error
-        if not os.path.isdir(self.root):
-            raise BucketGone(errno.ENOTDIR, "this is no directory", self.root)
-        return status.st_dev, status.st_ino
+            with os.scandir(directories.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        directories.append(entry.path)
+                    elif entry.is_symlink() and entry.is_dir():
+                        return True
+        except OSError:
+            continue  # told when it is listed
+    return False

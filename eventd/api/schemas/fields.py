@@ -8,28 +8,13 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_core import PydanticCustomError
 
-from eventd.errors import InvalidArgument
+from eventd.model.argument import argument_error
 from eventd.model.fold import Unknown, fold
 
 NAME_PATTERN = "^[_a-zA-Z][-_a-zA-Z0-9]*$"
 MAX_DESCRIPTION = 256
-
-_WORDS = {
-    "string_type": "string",
-    "int_type": "integer",
-    "int_from_float": "integer",
-    "int_parsing_size": "integer",
-    "float_type": "number",
-    "finite_number": "number",
-    "bool_type": "true | false",
-    "dict_type": "object",
-    "model_type": "object",
-    "model_attributes_type": "object",
-    "list_type": "array",
-    "tuple_type": "array",
-}
 
 
 class FcObject(BaseModel):
@@ -162,25 +147,3 @@ def parse(
         return model.model_validate(fold(model, content, unknown))
     except ValidationError as error:
         raise argument_error(error.errors(include_url=False)[0], prefix) from None
-
-
-def argument_error(details: ErrorDetails, prefix: str = "") -> InvalidArgument:
-    """pydantic's word for a bad field as FC would say it; ``field`` is set on the error."""
-    path = ".".join([prefix, *map(str, details["loc"])] if prefix else map(str, details["loc"]))
-    name = path[:1].upper() + path[1:]
-    actual = str(details.get("input"))[:200]
-    match details["type"]:
-        case "missing":
-            message = f"{name} is required but not provided"
-        case "fc":
-            message = details["msg"].replace("{Field}", name)
-        case "extra_forbidden":
-            message = f"{name} is not a known field"
-        case kind if kind in _WORDS:
-            allowed = _WORDS[kind]
-            message = f"{name} is set to an invalid value (allowed: {allowed}, actual: '{actual}')"
-        case _:
-            message = f"{name} is set to an invalid value ({details['msg']}, actual: '{actual}')"
-    error = InvalidArgument(message)
-    error.field = path
-    return error

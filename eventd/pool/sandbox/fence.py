@@ -53,15 +53,19 @@ class Fence:
         """Kill what older epochs left and wait until it is gone; ``FenceError`` after 10 s."""
         try:
             old = json.loads(self._record.read_text(encoding="ascii"))
+            boot, mark, groups = old["boot"], int(old["mark"]), list(old["groups"])
         except FileNotFoundError:
-            old = {"boot": "", "mark": 0, "groups": []}
-        except ValueError as error:
-            raise FenceError(f"{self._record} is damaged: {error}") from error
-        if old["boot"] == census.boot_id():
-            for group in old["groups"]:
+            boot, mark, groups = "", 0, []
+        except (ValueError, KeyError, TypeError) as error:
+            raise FenceError(
+                f"{self._record} is damaged ({error}), so old instances can't be found: restart "
+                "the machine or end them by hand, then remove this file"
+            ) from error
+        if boot == census.boot_id():
+            for group in groups:
                 if not cgroups.clear(group, limit_s=_LIMIT_S):
                     raise FenceError(f"processes in {group} resist SIGKILL")
-            if not census.kill_marked(old["mark"], census.MARKS, limit_s=_LIMIT_S):
+            if not census.kill_marked(mark, census.MARKS, limit_s=_LIMIT_S):
                 raise FenceError("instances of an earlier eventd resist SIGKILL")
         for directory in self._dir.glob("run-*"):
             shutil.rmtree(directory)

@@ -121,6 +121,7 @@ def _to_ip6(allowed: Sequence[Address], cookie: int) -> bytes:
     _judge_ip4(program, allowed)  # ::ffff:a.b.c.d
     program.add(_GOTO, to="allow")
     program.label("low")
+    program.add(_IF_NOT, 9, imm=int.from_bytes(b"\0\0\0\1", "little"), to="deny")
     for address, port in allowed:
         if address == "::1":
             program.add(_IF_EQUAL, 7, imm=_network_order(port), to="allow")

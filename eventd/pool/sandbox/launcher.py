@@ -14,7 +14,6 @@ if __name__ == "__main__":  # the one path by which it finds its own modules; go
     sys.path.insert(0, _HOME)
 
 import errno
-import gc
 import importlib.util
 import json
 import os
@@ -35,6 +34,7 @@ from eventd.pool.sandbox import (
     order,
     root,
     seccomp,
+    shared_memory,
     wire,
 )
 from eventd.pool.sandbox.cell import Serve, Walls, map_user
@@ -106,7 +106,14 @@ class Launcher:
 
     def _prepare_self(self) -> None:
         """What children inherit is set once, here: each would copy the memory that it touches."""
+        rehearse = getattr(sys.modules[_BOOTSTRAP], "rehearse", None)
+        if rehearse is not None:
+            place = os.path.join(self._order.run_dir, "rehearsal")
+            os.mkdir(place)
+            rehearse(place)
+            os.rmdir(place)
         sys.argv = [""]
+        sys.dont_write_bytecode = True  # the code is read-only for everybody
         sys.executable = os.path.realpath(sys.executable)  # instances don't see the link to it
         os.environ.clear()
         os.environ.update(
@@ -135,9 +142,7 @@ class Launcher:
         signal.set_wakeup_fd(wake_writer.fileno(), warn_on_full_buffer=False)
         self._poll.register(self._control, select.POLLIN)
         self._poll.register(self._wake, select.POLLIN)
-        gc.collect()
-        gc.disable()
-        gc.freeze()
+        shared_memory.settle()
 
     def _limit_files(self) -> None:
         """In a forked child; the launcher itself may need more."""

@@ -23,7 +23,9 @@ from eventd.pool.sandbox.cell import Plan, Walls, run
 
 SEATS = 2
 _DISK_MB = 512  # of a blank's /tmp; another size is set when it is taken
-_PROCESSES = 4096  # RLIMIT_NPROC of a blank, until it is taken
+_PROCESSES = 4096  # RLIMIT_NPROC of a blank, where a control group sets the function's own limit
+_USUAL_PROCESSES = 1024  # elsewhere: what nearly every function gets, for to change it later takes
+# CAP_SYS_RESOURCE, which containers often lack
 _REFILL_AFTER_S = 0.005  # of silence: preparing must not slow a cold start down
 _MAX_PAUSE_S = 10.0
 
@@ -151,7 +153,8 @@ class Stock:
     def _limit(self, cell: Cell, spawn: wire.Spawn) -> None:
         if cell.group is not None:
             cell.group.limit(spawn.memory_mb, spawn.processes)
-        if not self._tree.limits_pids and cell.stage == Stage.BLANK:
+        by_rlimit = not self._tree.limits_pids and cell.stage == Stage.BLANK
+        if by_rlimit and spawn.processes != _USUAL_PROCESSES:
             limit = (spawn.processes, spawn.processes)
             resource.prlimit(cell.pid, resource.RLIMIT_NPROC, limit)
 
@@ -280,7 +283,8 @@ class Stock:
 
     def _build(self, seat: Cell, internet: bool) -> None:
         assert seat.waiting is not None
-        plan = Plan(True, self._uid(seat, "/"), internet, _DISK_MB, _PROCESSES)
+        processes = _PROCESSES if self._tree.limits_pids else _USUAL_PROCESSES
+        plan = Plan(True, self._uid(seat, "/"), internet, _DISK_MB, processes)
         seat.internet = internet
         seat.stage = Stage.BUILDING
         wire.send(seat.waiting, plan.encode(), [])

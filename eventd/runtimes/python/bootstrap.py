@@ -26,6 +26,11 @@ def _load_siblings() -> types.ModuleType:
 _serving = sys.modules.get(PACKAGE + ".serving") or _load_siblings()
 
 
+def rehearse(directory):  # type: ignore[no-untyped-def]
+    """For a zygote, before its first fork: see ``rehearsal.py``."""
+    importlib.import_module(PACKAGE + ".rehearsal").rehearse(directory)
+
+
 def serve(sock, code_path):  # type: ignore[no-untyped-def]
     """Serve calls from ``sock`` with the code below ``code_path`` until told to stop; no return.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import concurrent.futures
+import concurrent.futures.thread  # the package itself would load it on first use, per instance
 import contextvars
 import os
 import random
@@ -39,7 +39,7 @@ def _patch_threads() -> None:
 
 
 def _patch_executor() -> None:
-    executor: Any = concurrent.futures.ThreadPoolExecutor
+    executor: Any = concurrent.futures.thread.ThreadPoolExecutor
     submit = executor.submit
 
     def submit_with_context(self: Any, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

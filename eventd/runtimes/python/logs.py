@@ -8,6 +8,7 @@ reads once more, so that its lines come before its ``END``.
 
 from __future__ import annotations
 
+import _thread
 import array
 import fcntl
 import io
@@ -99,11 +100,17 @@ class Logs:
         sys.stdout = Stream(self, 1)
         sys.stderr = Stream(self, 2)
         handler = Handler(self)
-        root = logging.getLogger()
+        root = logging.root
         root.addHandler(handler)
         root.setLevel(logging.INFO)
         self._wire.posted = self._wake
-        threading.Thread(target=self._read_forever, name="eventd-logs", daemon=True).start()
+        _thread.start_new_thread(self._read_forever, ())  # a Thread object costs 0.3 MB more
+
+    def close(self) -> None:
+        """Before ``install`` only: nothing is left."""
+        self._epoll.close()
+        for fd in (self._main.read_fd, self._main.write_fd, self._wake_read, self._wake_write):
+            os.close(fd)
 
     @property
     def disowned(self) -> bool:
@@ -367,7 +374,7 @@ class Handler(logging.Handler):
     def __init__(self, logs: Logs) -> None:
         super().__init__()
         self._logs = logs
-        self.setFormatter(Formatter())
+        self.formatter = FORMATTER
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -386,3 +393,6 @@ class Formatter(logging.Formatter):
             "%(asctime)s.%(msecs)03dZ %(request_id)s [%(levelname)s] %(message)s",
             "%Y-%m-%dT%H:%M:%S",
         )
+
+
+FORMATTER = Formatter()  # made where all instances share it: checking its format is not cheap

@@ -6,8 +6,9 @@ import contextvars
 import json
 import time
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from types import MappingProxyType
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 from . import wire
 
@@ -22,17 +23,26 @@ class Cancelled(BaseException):
 
 
 class Http:
-    """The head of an HTTP request as the router sent it."""
+    """The head of an HTTP request as the router sent it. Requests with the same head share it.
 
-    __slots__ = ("client_ip", "headers", "method", "path", "query", "uri")
+    Attributes:
+        environ: what follows from it for ``environ``, with the environment that it was made from.
+    """
+
+    __slots__ = ("client_ip", "environ", "headers", "method", "path", "query", "uri")
 
     def __init__(self, text: str) -> None:
+        self.environ: Optional[Tuple[Dict[str, Any], Dict[str, Any]]] = None
         count, rest = text.split("\0", 1)
         size = 2 * int(count)
         fields = rest.split("\0", 4 + size)
         self.method, self.uri, self.query, self.client_ip = fields[:4]
         self.headers: list[tuple[str, str]] = list(zip(fields[4:-1:2], fields[5:-1:2]))
         self.path = fields[-1]
+
+
+KNOWN_CHARACTERS = 2048
+_known_http = lru_cache(maxsize=128)(Http)
 
 
 class Request:
@@ -47,6 +57,8 @@ class Request:
     cancelled = False
     ended = False
     head_sent = False
+    head_frame = b""
+    """The head of the answer, which leaves with what comes next."""
     partial: Optional[Dict[int, str]] = None
     pipe: Optional[int] = None
     started = 0.0
@@ -70,7 +82,7 @@ class Request:
                 more, _, rest = rest.partition("\0")
                 request.more = json.loads(more)
             if flags & wire.OPEN_HTTP:
-                request.http = Http(rest)
+                request.http = _known_http(rest) if len(rest) <= KNOWN_CHARACTERS else Http(rest)
         else:
             request_id, _, qualifier = text.partition("\0")
             request = cls(call_id, request_id, qualifier)
@@ -114,13 +126,16 @@ class Answer:
             raw = "\0".join(fields).encode("utf-8")
         if len(raw) > wire.MAX_DATA:
             raise ValueError("the response headers are larger than 64 KiB")
-        self._wire.post(wire.encode(wire.HEAD, self._request.id, wire.U16.pack(status) + raw))
-        self._request.head_sent = True
+        request = self._request
+        request.head_frame = wire.encode(wire.HEAD, request.id, wire.U16.pack(status) + raw)
+        request.head_sent = True
 
     def data(self, data: bytes) -> None:
         """Send part of the body; waits while the receiver is slow. ``Cancelled``: it went away."""
         request = self._request
         view = memoryview(data)
+        if not view and request.head_frame:
+            self._send(b"")
         while view:
             if request.window <= 0:
                 self._wire.flush()
@@ -129,5 +144,11 @@ class Answer:
                 raise Cancelled
             size = min(len(view), request.window, wire.MAX_DATA)
             request.window -= size
-            self._wire.send(wire.encode(wire.DATA, request.id, bytes(view[:size])))
+            self._send(wire.encode(wire.DATA, request.id, bytes(view[:size])))
             view = view[size:]
+
+    def _send(self, frame: bytes) -> None:
+        request = self._request
+        if request.head_frame:
+            frame, request.head_frame = request.head_frame + frame, b""
+        self._wire.send(frame)

@@ -51,7 +51,7 @@ def exception_json(error: BaseException) -> bytes:
     """The error JSON of an exception of the handler; frames of the platform are left out."""
     try:
         message = str(error)
-    except Exception as second:  # noqa: BLE001 - the function's own __str__ may do anything
+    except BaseException as second:  # noqa: BLE001 - the function's own __str__ may do anything
         message = f"<{type(second).__name__} in __str__ of {type(error).__name__}>"
     return error_json(message, type(error).__name__, _frames(error))
 

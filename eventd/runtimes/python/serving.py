@@ -31,6 +31,7 @@ from .results import LoadError, error_json, exception_json, to_bytes
 from .threads import ThreadMode
 from .wsgi import Environment, Response
 
+VERSION = platform.python_version()
 MAX_ERROR = 128 << 10
 EXIT_TEXT = "Process exited unexpectedly before completing request"
 
@@ -112,7 +113,8 @@ class Server:
         self.logs.install()
         children.install(self.wire, self.logs)
         random.seed()
-        os.environ.update(environment(settings, self._code_path, platform.python_version()))
+        for name, value in environment(settings, self._code_path, VERSION).items():
+            os.environ[name] = value
         self.contexts = ContextMaker(settings)
         if settings["initializer"]:
             starter = Request(0, settings["requestId"], settings["qualifier"])
@@ -264,6 +266,8 @@ class Server:
         self._finish(request, wire.encode(wire.ERROR, request.id, raw))
 
     def _finish(self, request: Request, frame: bytes) -> None:
+        if request.head_frame:
+            frame = request.head_frame + frame
         with self.wire.lock:
             request.ended = True
             self.running.pop(request.id, None)

@@ -54,6 +54,8 @@ class Wire:
         self.posted: Callable[[], Any] = lambda: None
         """Called when a frame was kept by ``post``."""
         self.posts = 0
+        self.hold = 0
+        """So many frames may wait for one another; whoever sets it flushes in time."""
 
     def fileno(self) -> int:
         return self._fd
@@ -95,9 +97,10 @@ class Wire:
             if self.later is not None:
                 self._out.append(frame)
                 self.later()
-            elif self._out:
+            elif self._out or self.hold:
                 self._out.append(frame)
-                self.flush()
+                if len(self._out) >= self.hold:
+                    self.flush()
             else:
                 self._write(frame)
 

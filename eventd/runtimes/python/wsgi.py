@@ -48,21 +48,30 @@ class Environment:
         if raw is None or raw != self._raw:
             self._raw = dict(raw or {})
             self._base = {**os.environ, **FIXED}
-        environ = self._base.copy()
-        for name, value in http.headers:
-            key = "HTTP_" + name.upper().replace("-", "_")
-            environ[key] = f"{environ[key]},{value}" if key in environ else value
-        environ["REQUEST_METHOD"] = http.method
-        environ["PATH_INFO"] = http.path
-        environ["QUERY_STRING"] = http.query
-        environ["REMOTE_ADDR"] = http.client_ip
-        environ["CONTENT_TYPE"] = environ.get("HTTP_CONTENT_TYPE") or "application/octet-stream"
+        made = http.environ
+        if made is None or made[0] is not self._base:
+            made = http.environ = (self._base, _of_head(self._base, http))
+        environ = made[1].copy()
         environ["CONTENT_LENGTH"] = str(len(body))
-        environ["fc.request_uri"] = http.uri
         environ["fc.context"] = context
         environ["wsgi.input"] = io.BytesIO(body)
         environ["wsgi.errors"] = sys.stderr
         return environ
+
+
+def _of_head(base: dict[str, Any], http: Http) -> dict[str, Any]:
+    """``base`` with what the head of a request adds."""
+    environ = base.copy()
+    for name, value in http.headers:
+        key = "HTTP_" + name.upper().replace("-", "_")
+        environ[key] = f"{environ[key]},{value}" if key in environ else value
+    environ["REQUEST_METHOD"] = http.method
+    environ["PATH_INFO"] = http.path
+    environ["QUERY_STRING"] = http.query
+    environ["REMOTE_ADDR"] = http.client_ip
+    environ["CONTENT_TYPE"] = environ.get("HTTP_CONTENT_TYPE") or "application/octet-stream"
+    environ["fc.request_uri"] = http.uri
+    return environ
 
 
 class Response:

@@ -118,7 +118,7 @@ class SqliteHistory:
         """Raises ``StoreFailed`` if they could not be stored; those are counted as dropped."""
         while self._unsaved or self._saving is not None:
             if self._saving is None:
-                self._save()
+                self._save(len(self._unsaved))
             if self._saving is not None:
                 await asyncio.shield(self._saving)
 
@@ -141,13 +141,16 @@ class SqliteHistory:
             self._timer.cancel()
 
     def _on_timer(self) -> None:
+        """Save what came; of a crowd only full blocks, so that they need no packing: the rest
+        comes with the next ones."""
         self._timer = None
-        if self._saving is None and self._unsaved:
-            self._save()
+        count = len(self._unsaved)
+        if self._saving is None and count:
+            self._save(count - count % blocks.ENTRIES_PER_BLOCK or count)
 
-    def _save(self) -> None:
-        records = list(self._unsaved)
-        self._unsaved.clear()
+    def _save(self, count: int) -> None:
+        take = self._unsaved.popleft
+        records = [take() for _ in range(count)]
         job = CallJob(partial(_append, self._next_seq, records), self._saved, intake=True)
         job.future.add_done_callback(lambda done: self._after_save(done, len(records)))
         self._saving = job.future

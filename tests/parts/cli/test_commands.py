@@ -49,7 +49,7 @@ def test_invoke_takes_the_event_from_a_file(
 
 def test_invoke_takes_the_event_from_stdin(daemon: Any) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "eventd.cli", "invoke", "demo/hello", "--event", "-"],
+        [sys.executable, "-m", "eventd", "invoke", "demo/hello", "--event", "-"],
         input=b"piped ", capture_output=True, check=True, timeout=DEADLINE_S,
     )  # fmt: skip
 
@@ -142,7 +142,7 @@ def test_logs_ask_for_what_was_asked(daemon: Any, capfd: pytest.CaptureFixture[s
 def test_following_prints_lines_as_they_come_and_ends_with_the_client(daemon: Any) -> None:
     daemon.lines.kept.append(line("old"))
     process = subprocess.Popen(
-        [sys.executable, "-m", "eventd.cli", "logs", "--follow", "--json"],
+        [sys.executable, "-m", "eventd", "logs", "--follow", "--json"],
         stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     lines: queue.Queue[str] = queue.Queue()
@@ -161,7 +161,7 @@ def test_following_prints_lines_as_they_come_and_ends_with_the_client(daemon: An
 
 
 def test_followers_end_when_the_daemon_closes(daemon: Any) -> None:
-    process = subprocess.Popen([sys.executable, "-m", "eventd.cli", "logs", "-f"])
+    process = subprocess.Popen([sys.executable, "-m", "eventd", "logs", "-f"])
     deadline = time.monotonic() + DEADLINE_S
     while daemon.lines.followers == 0:
         assert time.monotonic() < deadline
@@ -313,7 +313,7 @@ def test_serve_refuses_a_wrong_setting_with_exit_code_2(capfd: pytest.CaptureFix
 def test_a_reader_that_leaves_early_is_no_error(daemon: Any) -> None:
     daemon.lines.kept += [line("x" * 1000)] * 5000
     with subprocess.Popen(
-        [sys.executable, "-m", "eventd.cli", "logs", "-n", "5000"],
+        [sys.executable, "-m", "eventd", "logs", "-n", "5000"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     ) as process:  # fmt: skip
         assert process.stdout is not None

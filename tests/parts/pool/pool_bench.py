@@ -33,6 +33,10 @@ bootstrap.serve(socket.socket(fileno=int(sys.argv[2])), sys.argv[3])
 
 
 class PlainProcess(Process):
+    """``held``: set it to let the process seem gone only later."""
+
+    held: asyncio.Event | None = None
+
     def __init__(self, instance_id: str, code_path: str, child: asyncio.subprocess.Process) -> None:
         self.instance_id = instance_id
         self.code_path = code_path
@@ -40,6 +44,8 @@ class PlainProcess(Process):
 
     async def wait(self) -> ExitStatus:
         code = await self.child.wait()
+        if self.held is not None:
+            await self.held.wait()
         return ExitStatus(code, False, 20.0)
 
     def kill(self) -> None:

@@ -351,3 +351,27 @@ async def test_an_idle_instance_that_dies_is_replaced(bench: Bench) -> None:
     await wait_until(lambda: bench.pool.statistics().instances == 0)
 
     assert (await bench.run(function)).succeeded
+
+
+async def test_an_instance_that_is_slow_to_go_takes_no_successor_along(bench: Bench) -> None:
+    """The successors are still found for calls, and for the idle time-out."""
+    function = bench.function(
+        "import time\ndef handler(event, context):\n    while event: time.sleep(0.1)"
+    )
+    hanging = [bench.start(function, b"hang") for _ in range(2)]
+    await wait_until(lambda: bench.pool.statistics().running == 2)
+    slow = bench.zygote.processes[0]
+    slow.held = asyncio.Event()
+    for each in hanging:
+        assert each.call is not None
+        bench.pool.cancel(each.call)
+        await each.outcome()
+    await wait_until(lambda: bench.pool.statistics().instances == 1)
+    fresh = await bench.run(function)
+
+    slow.held.set()
+    await wait_until(lambda: bench.pool.statistics().instances == 1)
+    after = await bench.run(function)
+
+    assert after.instance_id == fresh.instance_id
+    assert bench.pool.statistics().idle == 1

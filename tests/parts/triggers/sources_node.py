@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Awaitable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import uvloop
@@ -69,7 +70,7 @@ async def deploy_triggers(metadata: Metadata) -> None:
 async def run(store: Store, data: Path) -> None:
     clock, metrics, rules = Clock(), Metrics(), RuleIndex()
     backlog = Backlog(store.queue, metrics, clock, limit=1_000_000)
-    nobody: Any = None  # nothing is delivered directly here
+    nobody: Any = SimpleNamespace(resolver=None)  # nothing is delivered directly here
     intake = Intake(rules, backlog, nobody, nobody, store.metadata, metrics, clock)
     await deploy(store.metadata)
     sources = Sources(

@@ -311,6 +311,38 @@ async def test_a_file_that_cannot_be_read_is_reported_beside_the_others(
     assert "closed.log" in context.reports[-1].text
 
 
+async def test_while_watchfiles_cannot_watch_lines_are_read_all_the_same_and_it_says_so(
+    log: Path, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    append(log, "")
+    monkeypatch.setattr("triggers.notices.RustNotify", refuse)
+    async with running(source(context, "app.log"), context):
+        await wait_following(context)
+        append(log, "one\n")
+        await wait_lines(context, 1)
+        await context.wait(lambda: "not watched (Too many" in context.reports[-1].text)
+
+
+async def test_a_directory_that_takes_the_place_of_another_is_watched(
+    tmp_path: Path, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("triggers.log.FIND_S", 3600.0)
+    directory = tmp_path / "logs"
+    directory.mkdir()
+    async with running(source(context, "logs/*.log", flushPartialSeconds=0), context):
+        await wait_following(context)
+        for number in range(3):
+            append(directory / "app.log", f"{number}\n")
+            await wait_lines(context, number + 1)
+            directory.rename(tmp_path / f"old-{number}")
+            directory.mkdir()
+
+    assert lines(context) == ["0", "1", "2"]
+
+
 async def test_a_logstore_of_fc_is_reported_as_missing(context: Context) -> None:
     config = LogConfig.model_validate({"sourceConfig": {"logstore": "access"}})
     base = trigger("unused")

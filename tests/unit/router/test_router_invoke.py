@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import pytest
 from memory_router import Router
+from router_fakes import make_function
 
-from eventd.errors import FunctionNotFound, ResourceExhausted, ServiceUnavailable
+from eventd.errors import FunctionNotFound, InvalidArgument, ResourceExhausted, ServiceUnavailable
 from eventd.model.invocation import Outcome
 from eventd.pool.call import CallKind, HttpHead
 from eventd.router import http_head
@@ -113,6 +114,17 @@ async def test_an_asynchronous_call_is_stored_with_all_it_needs(router: Router) 
 async def test_an_asynchronous_call_of_nothing_is_refused(router: Router) -> None:
     with pytest.raises(FunctionNotFound):
         await router.invoker.enqueue(request("missing"))
+
+    assert router.queue.rows == {}
+
+
+async def test_an_asynchronous_call_of_a_runtime_that_cannot_run_here_is_refused(
+    router: Router,
+) -> None:
+    router.metadata.set_function(make_function("node", runtime="nodejs14"))
+
+    with pytest.raises(InvalidArgument, match="runtime nodejs14 can't run here yet"):
+        await router.invoker.enqueue(request("node"))
 
     assert router.queue.rows == {}
 

@@ -339,6 +339,44 @@ async def test_a_disabled_trigger_keeps_its_progress_and_loses_its_rule_after_th
     assert not any(line.startswith("forget") for line in store.log)
 
 
+async def test_deleting_a_disabled_trigger_forgets_its_progress_also_after_a_restart(
+    store: Store,
+) -> None:
+    store.cursors = {"bell:north": "1", "bell:south": "2"}
+    store.save("a", tower="north")
+    async with at_work(store):
+        await until(lambda: TOWERS["north"].runs == 1)
+        store.save("a", tower="north", enable=False)
+        await until(lambda: TOWERS["north"].running == 0)
+        store.delete("a")
+        await until(lambda: "forget bell:north" in store.log)
+    store.save("b", tower="south", enable=False)
+    store.save("c", tower="south", enable=False)
+    async with at_work(store) as sources:
+        store.delete("b")
+        assert "forget bell:south" not in store.log  # "c" comes back to it
+        store.delete("c")
+        await until(lambda: store.cursors == {})
+        assert sources.status() == ()
+    assert TOWERS["south"].runs == 0
+
+
+async def test_deleting_a_trigger_keeps_the_progress_that_a_disabled_one_shares(
+    store: Store,
+) -> None:
+    store.cursors = {"bell:north": "1"}
+    async with at_work(store):
+        store.save("a", tower="north")
+        store.save("b", tower="north", enable=False)
+        await until(lambda: TOWERS["north"].runs == 1)
+        store.delete("a")
+        await until(lambda: TOWERS["north"].running == 0)
+        store.save("b", tower="north")
+        await until(lambda: TOWERS["north"].runs == 2)
+
+    assert store.cursors == {"bell:north": "1"}
+
+
 async def test_disabling_one_of_two_that_share_a_source_takes_its_rule_at_once(
     store: Store,
 ) -> None:
@@ -399,7 +437,7 @@ async def test_a_stored_trigger_that_is_not_usable_shows_its_error_and_harms_no_
         assert await sources.wait_effective("s", "f", "good", timeout_s=5)
         assert await sources.wait_effective("s", "f", "bad", timeout_s=5)
 
-        assert "triggerConfig.tower" in status(sources, "bad").error
+        assert "TriggerConfig.tower" in status(sources, "bad").error
         assert status(sources, "foreign").error == "no adapter for 'gong'; installed: bell"
         assert status(sources, "good").healthy
 

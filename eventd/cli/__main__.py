@@ -1,5 +1,0 @@
-"""``python -m eventd.cli``."""
-
-from eventd.cli import main
-
-main()
