@@ -91,15 +91,15 @@ def ended_early(
     instance_id: str,
     *,
     killed: bool,
-    alone: bool,
+    calls: int,
 ) -> Outcome:
-    """The process ended under the call; ``killed`` by us, for another call's sake; ``alone``: no
-    other call ran in it."""
+    """The process ended under the call; ``killed`` by us, for another call's sake;
+    ``calls`` ran in it."""
     if status.oom:
         return out_of_memory(snapshot, duration_ms, memory_mb, instance_id)
     if killed:
         return lost(instance_id)
-    return exited(duration_ms, memory_mb, instance_id, sure=alone)
+    return exited(duration_ms, memory_mb, instance_id, sure=calls == 1)
 
 
 def lost(instance_id: str) -> Outcome:

@@ -388,16 +388,12 @@ class Instance:
             left.append(first)
         now = self._monotonic()
         self.load = 0
-        alone = len(left) <= 1
         for call in left:
-            self._answer(call, self._epitaph(call, status, now, alone=alone), now)
+            self._answer(call, self._epitaph(call, status, now, len(left)), now)
         if initializing and not self._killed:
-            outcome = self._epitaph(None, status, now, alone=True)
-            self._owner.failed(self, outcome, self.concurrency - 1)
+            self._owner.failed(self, self._epitaph(None, status, now, 1), self.concurrency - 1)
 
-    def _epitaph(
-        self, call: Call | None, status: ExitStatus, now: float, *, alone: bool
-    ) -> Outcome:
+    def _epitaph(self, call: Call | None, status: ExitStatus, now: float, calls: int) -> Outcome:
         duration = (now - call.started_at) * 1e3 if call is not None and call.stream else 0.0
         usage = (duration, self.memory_mb, self.id)
-        return failure.ended_early(self.snapshot, status, *usage, killed=self._killed, alone=alone)
+        return failure.ended_early(self.snapshot, status, *usage, killed=self._killed, calls=calls)

@@ -77,3 +77,16 @@ def test_a_reader_that_stops_holds_up_nobody_and_the_loss_is_counted() -> None:
     lines = stream.getvalue().splitlines()
     assert 10_000 <= len(lines) - 1 < 10_500
     assert lines[-1] == f"eventd: {10_500 - (len(lines) - 1)} log records were dropped"
+
+
+def test_a_library_says_the_same_once() -> None:
+    stream = io.StringIO()
+
+    with console_log("info", "json", stream):
+        for attempt in range(3):
+            logging.getLogger("some.client").error("attempt %d failed", attempt)
+            logging.getLogger("eventd.pool").info("again")
+        logging.getLogger("some.client").error("something else")
+
+    said = [json.loads(line)["message"] for line in stream.getvalue().splitlines()]
+    assert said == ["attempt 0 failed", "again", "again", "again", "something else"]
