@@ -73,7 +73,7 @@ EXIT_REFUSED = 2
 EXIT_DISK = 74  # EX_IOERR of sysexits.h
 BOOTSTRAP = Path(__file__).parent / "runtimes" / "python" / "bootstrap.py"
 SWITCH_S = 0.001
-"""How long a writer thread may keep the loop waiting for the interpreter (Python's default: 5 ms)."""
+"""How long a writer thread may keep the loop waiting for the interpreter; Python's own is 5 ms."""
 EFFECTIVE_S = 5.0
 """How long a created trigger's answer waits for its source; a broker that is away takes longer."""
 
