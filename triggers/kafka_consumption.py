@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer
-from aiokafka.errors import UnknownTopicOrPartitionError
+from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 
 from eventd.plugin import SourceContext
 from triggers.kafka_lanes import OrderBy
+
+log = logging.getLogger(__name__)
 
 START_S = 30.0
 """Longest wait for a first connection."""
@@ -115,3 +118,11 @@ async def _ask(plan: Consumption, probe: AIOKafkaConsumer) -> dict[int, int]:
         # none at or after the moment: the end
         found |= {tp: hit.offset for tp, hit in at_time.items() if hit is not None}
     return {tp.partition: offset for tp, offset in found.items()}
+
+
+async def leave(consumer: AIOKafkaConsumer) -> None:
+    """Leave the group; a broker that does not answer finds out by the session timeout."""
+    try:
+        await asyncio.wait_for(consumer.stop(), ASK_S)
+    except (KafkaError, OSError, TimeoutError) as error:
+        log.debug("left the group without a goodbye: %s", error)

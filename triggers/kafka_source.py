@@ -8,25 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka import ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import (
     CommitFailedError,
     IllegalStateError,
-    KafkaConnectionError,
     KafkaError,
-    NodeNotReadyError,
     RebalanceInProgressError,
     UnknownTopicOrPartitionError,
 )
 
 from eventd.plugin import Delivery, Event, Run, SourceContext, SourceReport
-from triggers.kafka_consumption import ASK_S, START_S, Consumption, starting_offsets
+from triggers.kafka_consumption import ASK_S, START_S, Consumption, leave, starting_offsets
 from triggers.kafka_lanes import Lanes, OrderBy, Unit
 from triggers.kafka_payload import EVENT_SOURCE, EVENT_TYPE, Encoder, rfc3339, subject
+from triggers.kafka_trouble import first_cause, trouble
 
 log = logging.getLogger(__name__)
 
@@ -60,12 +58,12 @@ class KafkaSource:
             except UnknownTopicOrPartitionError:
                 text = f"topic '{topic}' does not exist"
             except (KafkaError, OSError, TimeoutError) as error:
-                text = _trouble(error)
+                text = trouble(error)
             except ExceptionGroup as group:
                 ours, others = group.split((KafkaError, OSError, TimeoutError))
                 if others is not None:
-                    raise _first(others) from group
-                text = _trouble(_first(ours or group))
+                    raise first_cause(others) from group
+                text = trouble(first_cause(ours or group))
             if member is not None and member.consumed:
                 pause_s = _BACKOFF_S[0]
             self._report(context, SourceReport(text, healthy=False))
@@ -147,7 +145,7 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
             if self._window_timer is not None:
                 self._window_timer.cancel()
             self._failed.cancel()
-            await _stop(self._consumer)
+            await leave(self._consumer)
 
     async def _consume(self) -> None:
         async with self._tasks as tasks:
@@ -316,7 +314,7 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
             return True
         except (KafkaError, TimeoutError) as error:
             self._dirty.set()
-            self._report(SourceReport(_trouble(error), healthy=False))
+            self._report(SourceReport(trouble(error), healthy=False))
             return False
         self._lanes.committed(positions)
         return True
@@ -394,33 +392,9 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
             partitions = [TopicPartition(topic, number) for number in positions]
             ends = await asyncio.wait_for(consumer.end_offsets(partitions), _LOOK_S)
         except (KafkaError, OSError, TimeoutError) as error:
-            return SourceReport(_trouble(error), healthy=False)
+            return SourceReport(trouble(error), healthy=False)
         lag = 0
         for tp, end in ends.items():
             known = consumer.highwater(tp) if tp in consumer.assignment() else None
             lag += max(0, max(end, known or 0) - positions[tp.partition])
         return SourceReport(f"consuming {len(positions)} partitions of '{topic}'", lag=lag)
-
-
-async def _stop(consumer: AIOKafkaConsumer) -> None:
-    """Leave the group; a broker that does not answer finds out by the session timeout."""
-    try:
-        await asyncio.wait_for(consumer.stop(), ASK_S)
-    except (KafkaError, OSError, TimeoutError) as error:
-        log.debug("left the group without a goodbye: %s", error)
-
-
-def _first(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
-
-
-def _trouble(error: BaseException) -> str:
-    """What ``status`` shows."""
-    if isinstance(error, TimeoutError):
-        return "broker away: no answer in time"
-    if isinstance(error, OSError | ConnectionError | KafkaConnectionError | NodeNotReadyError):
-        tried = re.findall(r"\('([^']+)', (\d+), <", str(error))  # aiokafka shows its tuples
-        return f"broker away: {', '.join(map(':'.join, tried)) or error}"
-    return f"broker refuses: {error or type(error).__name__}"
