@@ -37,6 +37,9 @@ NOTHING = Delivery(0, 0)
 _ONE = Delivery(1, 1)
 _GONE = (ServiceNotFound, FunctionNotFound, VersionNotFound, AliasNotFound)
 
+Hits = tuple[Hit, ...] | None
+"""Who wants an event. ``None``: the last trigger of its source went away, and the source is about
+to end; what it brings now is not done with, for who asks for the source next must get it."""
 OnEnd = Callable[[Delivery | Exception], None]
 Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None] | None]
 """Makes a task that the caller owns; ``None`` when the source has ended and nobody is to hear."""
@@ -56,11 +59,11 @@ class Direct:
         self._clock = clock
 
     def start(
-        self, hits: tuple[Hit, ...], event: Event, attempts: int, on_end: OnEnd, spawn: Spawn
+        self, hits: Hits, event: Event, attempts: int, on_end: OnEnd, spawn: Spawn
     ) -> DirectRun:
         """``deliver`` by callback; see ``SourceContext.deliver_nowait``."""
         run = DirectRun(self, event, attempts, on_end, spawn)
-        if len(hits) == 1:
+        if hits is not None and len(hits) == 1:
             hit = hits[0]
             trigger = hit.trigger
             request_id = self.new_request_id()
@@ -79,8 +82,10 @@ class Direct:
         run.task = spawn(run.ending(self.deliver, hits, event, attempts))
         return run
 
-    async def deliver(self, hits: tuple[Hit, ...], event: Event, attempts: int) -> Delivery:
+    async def deliver(self, hits: Hits, event: Event, attempts: int) -> Delivery:
         """See ``Intake.deliver``."""
+        if hits is None:
+            raise ServiceUnavailable("no trigger asks for this source any more")
         if len(hits) == 1:
             return Delivery(1, int(await self._deliver(hits[0], event, attempts)))
         if not hits:

@@ -12,7 +12,7 @@ from eventd.model.invocation import Invocation
 from eventd.model.resources import LATEST
 from eventd.plugin import Delivery
 from eventd.router.backlog import Backlog
-from eventd.router.direct import Direct, DirectRun, OnEnd, Spawn
+from eventd.router.direct import Direct, DirectRun, Hits, OnEnd, Spawn
 from eventd.router.invoke import Invoker
 from eventd.router.settle import Settler
 from eventd.rules.index import Hit, RuleIndex
@@ -67,16 +67,20 @@ class Intake:
         A function's error is tried again at once, ``attempts`` runs in all, then the event is
         dead-lettered, synced. System errors (no capacity, a lost instance) are tried again with
         back-off and are not counted. Cancelling cancels the runs: the source must offer the event
-        again. Raises ``ServiceUnavailable`` when the dead letter cannot be stored.
+        again. Raises ``ServiceUnavailable`` when the dead letter cannot be stored, or when no
+        trigger asks for the source any more: the event is not done with.
         """
-        return await self._direct.deliver(self._match(source, event), event, attempts)
+        return await self._direct.deliver(self._hits(source, event), event, attempts)
 
     def deliver_nowait(
         self, source: str, event: Event, *, attempts: int, on_end: OnEnd, spawn: Spawn
     ) -> DirectRun:
         """``deliver`` by callback (``plugin.SourceContext.deliver_nowait``); ``spawn`` makes a
         task, which the caller owns, for what does not go straight."""
-        return self._direct.start(self._match(source, event), event, attempts, on_end, spawn)
+        return self._direct.start(self._hits(source, event), event, attempts, on_end, spawn)
+
+    def _hits(self, source: str, event: Event) -> Hits:
+        return self._match(source, event) if source in self._rules else None
 
     def _match(self, source: str, event: Event) -> tuple[Hit, ...]:
         hits = self._rules.match(source, event)

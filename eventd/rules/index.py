@@ -163,6 +163,10 @@ class RuleIndex:
     def __len__(self) -> int:
         return len(self._placed)
 
+    def __contains__(self, source: str) -> bool:
+        """Whether any rule asks for events of ``source``."""
+        return source in self._sources
+
     def put(self, trigger: Trigger[Any], rule: Rule, payload: Callable[[Event], bytes]) -> None:
         """Set the rule of ``trigger``; replaces an earlier one of the same trigger id."""
         self.remove(trigger.id)
