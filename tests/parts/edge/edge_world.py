@@ -344,6 +344,7 @@ class World:
         self.metrics = Metrics()
         self.errors: list[dict[str, Any]] = []
         self._ready = threading.Event()
+        self._stopping = False
         self._thread = threading.Thread(target=self._run, name="edge")
 
     def _run(self) -> None:
@@ -398,11 +399,13 @@ class World:
         return self
 
     def stop(self) -> None:
-        self.loop.call_soon_threadsafe(self._stop.set)
+        """Ask once: after that the loop may close at any moment."""
+        if not self._stopping:
+            self._stopping = True
+            self.loop.call_soon_threadsafe(self._stop.set)
 
     def __exit__(self, *_exc: object) -> None:
-        if self._thread.is_alive():
-            self.stop()
+        self.stop()
         self._thread.join(20)
         assert not self._thread.is_alive()
         assert not self.errors, self.errors
