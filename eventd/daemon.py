@@ -272,7 +272,7 @@ async def _serve(stack: AsyncExitStack, parts: _Parts) -> Listening:
     closing = asyncio.Event()
     listening_at: list[Listening] = []
     app = build_app(
-        _control(parts, adapters, sources),
+        _control(parts, adapters, sources, edge.authenticator),
         signed_routes=[
             *status.routes(_status_sources(parts, sources, adapters, listening_at)),
             *logs.routes(parts.output, closing),
@@ -320,19 +320,18 @@ def _edge(parts: _Parts, invoker: Invoker) -> Edge:
     )
 
 
-def _control(parts: _Parts, adapters: Adapters, sources: Sources) -> ControlState:
+def _control(
+    parts: _Parts, adapters: Adapters, sources: Sources, authenticator: Authenticator
+) -> ControlState:
     async def wait_effective(service: str, function: str, name: str) -> None:
         await sources.wait_effective(service, function, name, timeout_s=EFFECTIVE_S)
 
-    access = parts.access
     return ControlState(
         metadata=parts.store.metadata,
         blobs=parts.store.blobs,
         trigger_types=adapters.types,
         settings=parts.source_settings(),
-        authenticator=Authenticator(
-            Credentials(access.access_key_id, access.access_key_secret), parts.clock
-        ),
+        authenticator=authenticator,
         clock=parts.clock,
         limits=Limits(
             body_bytes=parts.settings.http.max_api_body_bytes,
